@@ -1,0 +1,1 @@
+"""Training data: problems and solutions, the tokenizer, documents, packing into batches."""

@@ -1,0 +1,61 @@
+"""Packaging of dsmath: what it needs at run time, and the extras for accelerators and development."""
+
+import pathlib
+
+import setuptools
+
+_RUNTIME = [
+    "absl-py",
+    "array-record",
+    "daft>=0.7",
+    "etils",
+    "fasttext>=0.9.3",
+    "fastwarc>=2.0",
+    "flax>=0.12",
+    "grain>=0.2.18",
+    "jax>=0.10,<0.13",
+    "jinja2",
+    "latex2mathml",
+    "markdown-it-py",
+    "math-verify",
+    "matplotlib",
+    "ml-collections>=1.1",
+    "mpmath",
+    "networkx",
+    "numpy>=2.0",
+    "optax",
+    "orbax-checkpoint>=0.11",
+    "pebble",
+    "pyarrow",
+    "pydantic",
+    "rensa",
+    "requests",
+    "resiliparse>=2.0",
+    "scipy",
+    "sentencepiece>=0.2",
+    "sympy",
+    "tensorboardX",
+    "tensorflow-datasets>=4.9.9",
+    "tldextract",
+    "tqdm",
+]
+
+_EXTRAS = {
+    "gpu": ["jax[cuda13]>=0.10,<0.13"],
+    "tpu": ["jax[tpu]>=0.10,<0.13"],
+    "ray": ["daft[ray]>=0.7"],
+    "dev": ["pytest", "pytest-xdist", "ruff", "tensorboard", "nbformat", "nbclient", "ipykernel"],
+}
+
+setuptools.setup(
+    name="dsmath",
+    version="0.1.0",
+    description="An open reproduction of DeepSeekMath in JAX: from a web crawl to a reasoning model",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_namespace_packages(include=["dsmath*", "experiments*", "configs*"]),
+    install_requires=_RUNTIME,
+    extras_require=_EXTRAS,
+)
