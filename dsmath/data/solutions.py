@@ -71,9 +71,7 @@ def read_solutions(path: str | os.PathLike) -> list[Solution]:
         try:
             records.append(Solution(**json.loads(line)))
         except json.JSONDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: not a JSON record ({error.msg}); remove or repair the line"
-            ) from error
+            raise InputError(f"{path}:{number}: no JSON record ({error.msg}); mend the line") from error
         except TypeError as error:
             raise InputError(f"{path}:{number}: {error}; fields are question, answer, solution, …") from error
     return records
