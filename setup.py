@@ -8,6 +8,7 @@ _RUNTIME = [
     "absl-py",
     "array-record",
     "daft>=0.7",
+    "docutils",
     "etils",
     "fasttext>=0.9.3",
     "fastwarc>=2.0",

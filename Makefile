@@ -1,0 +1,56 @@
+# make demo: the whole chain at laptop scale. make test: the tests. Both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+LOCK := requirements/py$(VERSION).txt
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+DEMO := runs/demo
+PYTEST_FLAGS ?= -n 2 -q
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint format lock notebooks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## create .venv with the locked packages
+
+# The checks come first, each one line: the compiler is fastText's, which has no wheels.
+$(VENV)/.ready: setup.py $(wildcard requirements/*.txt)
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "make: no C++ compiler here (fastText is compiled from source); install one: apt-get install g++" >&2; exit 1; }
+	@printf '#include <Python.h>\n' | $${CXX:-c++} -x c++ -fsyntax-only -I"$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" - 2>/dev/null || { echo "make: the headers of $(PYTHON) are missing (fastText is compiled from source); install them: apt-get install python3-dev" >&2; exit 1; }
+	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv || { echo "make: uv is absent and pip could not install it; install pip (apt-get install python3-pip) or uv" >&2; exit 1; }
+	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	@if [ -f $(LOCK) ]; then $(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK); \
+	else echo "make: no lock file for this Python ($(LOCK)); installing the newest versions that setup.py allows" >&2; \
+	$(UV) pip install --quiet --python $(BIN)/python '.[dev]'; fi
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup ## run the whole chain into runs/demo (the same line resumes it)
+	$(BIN)/python -m experiments.pipeline --config=configs/pipeline.py:nano --workdir=$(DEMO)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+slow: setup ## run the tests that take minutes
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m slow tests
+
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve the lock files again
+	for version in 3.11 3.12 3.13; do \
+	$(UV) pip compile setup.py --extra dev --python-version $$version --upgrade --quiet --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links -o requirements/py$$(echo $$version | tr -d .).txt; done
+
+clean: ## remove the environment and the caches; runs stay
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache
