@@ -1,0 +1,1 @@
+"""The Llama-shaped decoder and how it lies on a device mesh."""

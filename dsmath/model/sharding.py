@@ -1,0 +1,108 @@
+"""The device mesh and the table from logical axes to mesh axes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dsmath.runs.errors import InputError
+
+MESH_AXES = ("data", "fsdp", "sequence", "tensor")
+
+# Logical axis -> mesh axes. Every axis that a parameter or an activation names must have a row.
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "length": "sequence",
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "norm": None,
+}
+
+
+def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+    """Builds the mesh with all of `MESH_AXES`.
+
+    Args:
+      shape: devices along each axis; an axis that is left out has 1, one axis may be -1 for "the rest".
+      devices: defaults to all devices of all processes.
+    Raises:
+      InputError: an unknown axis, or a product that is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    unknown = set(shape) - set(MESH_AXES)
+    if unknown:
+        raise InputError(
+            f"config.mesh: unknown axis {sorted(unknown)[0]!r}; the axes are {', '.join(MESH_AXES)}"
+        )
+    sizes = [int(shape.get(axis, 1)) for axis in MESH_AXES]
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise InputError(f"config.mesh: sizes {sizes} must be positive, with at most one -1")
+    if -1 in sizes:
+        rest = int(np.prod([size for size in sizes if size != -1]))
+        sizes[sizes.index(-1)] = max(1, len(devices) // rest)
+    if int(np.prod(sizes)) != len(devices):
+        raise InputError(
+            f"config.mesh: {dict(zip(MESH_AXES, sizes, strict=True))} needs {int(np.prod(sizes))} devices, "
+            f"{len(devices)} are here; change config.mesh, or set one axis to -1"
+        )
+    # Auto axes: the compiler places the collectives. The default, explicit axes, refuses x @ x.T of sharded operands.
+    return jax.make_mesh(
+        sizes, MESH_AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+    )
+
+
+def partition_spec(axes: tuple[str | None, ...]) -> PartitionSpec:
+    """The partition spec of an array whose dimensions carry these logical names.
+
+    Raises:
+      KeyError: an axis without a row in `RULES`.
+    """
+    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Fixes the sharding of an activation under the ambient mesh; without a mesh it does nothing."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """The `NamedSharding` of every leaf of a tree with Flax's partitioning boxes (abstract or real).
+
+    Leaves without a box (step counters, keys) are replicated.
+
+    Raises:
+      ValueError: a logical axis that has no rule, with the name of the parameter.
+    """
+
+    def sharding(path, leaf) -> NamedSharding:
+        axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
+        try:
+            return NamedSharding(mesh, partition_spec(axes))
+        except KeyError as error:
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)}: no sharding rule for the axis {error}"
+            ) from error
+
+    return jax.tree_util.tree_map_with_path(
+        sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of `[batch, …]` inputs: rows over data and fsdp."""
+    return NamedSharding(mesh, partition_spec(("batch",)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of values that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,297 @@
+"""The decoder: RMSNorm, rotary attention with grouped heads, SwiGLU, layers scanned. Pure `init` and `apply`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import Array
+
+from dsmath.model import attention
+from dsmath.model.sharding import constrain
+from dsmath.runs.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the decoder; the values stand in `configs/`.
+
+    Attributes:
+      vocab_size, num_layers, width, num_heads, num_kv_heads, head_dim, mlp_width: the shape.
+      norm_eps: epsilon of RMSNorm.
+      rope_theta: base of the rotary frequencies.
+      tied: whether the output matrix is the embedding's.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      remat: whether a layer's activations are computed again in the backward pass.
+      attention: "xla" or "cudnn".
+    """
+
+    vocab_size: int
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    norm_eps: float
+    rope_theta: float
+    tied: bool
+    dtype: str
+    remat: bool
+    attention: str
+
+    @classmethod
+    def create(cls, fields: Mapping[str, Any]) -> "ModelConfig":
+        """Builds and checks a config from a mapping, such as `config.model` or a checkpoint's record."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != known:
+            wrong = sorted(set(fields) ^ known)
+            raise InputError(
+                f"config.model: {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}"
+            )
+        config = cls(**fields)
+        if config.num_heads % config.num_kv_heads:
+            raise InputError(
+                f"config.model.num_kv_heads: {config.num_kv_heads} does not divide num_heads {config.num_heads}"
+            )
+        if config.head_dim % 2:
+            raise InputError(f"config.model.head_dim: {config.head_dim} must be even for rotary positions")
+        if config.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"config.model.dtype: {config.dtype!r} is neither 'float32' nor 'bfloat16'")
+        if config.attention not in ("xla", "cudnn"):
+            raise InputError(f"config.model.attention: {config.attention!r} is neither 'xla' nor 'cudnn'")
+        return config
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of one decoding batch: the questions' prefixes, shared by their samples, and the samples' own.
+
+    Attributes:
+      prefix: keys, values [layers, questions, prefix_length, kv_heads, head_dim].
+      prefix_mask: bool [questions, prefix_length]; prompts are padded on the right.
+      suffix: for each layer keys, values [questions, group, suffix_length, kv_heads, head_dim].
+      index: int32 scalar, tokens written to the suffix so far.
+    """
+
+    prefix: tuple[Array, Array]
+    prefix_mask: Array
+    suffix: tuple[tuple[Array, Array], ...]
+    index: Array
+
+
+def _weight(*axes: str, scale: float = 1.0, fan_in: tuple[int, ...] = (0,)):
+    """A variance-scaled normal initialiser that carries its logical axes."""
+    out = tuple(axis for axis in range(len(axes)) if axis not in fan_in)
+    init = nn.initializers.variance_scaling(scale, "fan_in", "normal", in_axis=fan_in, out_axis=out)
+    return nn.with_partitioning(init, axes)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.with_partitioning(nn.initializers.ones, ("norm",)), (x.shape[-1],))
+        x32 = x.astype(jnp.float32)
+        x32 *= jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_eps)
+        return (x32 * scale).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Rotary self-attention with grouped key and value heads."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        queries, keys = (c.width, c.num_heads, c.head_dim), (c.width, c.num_kv_heads, c.head_dim)
+        self.q = self.param("q", _weight("embed", "heads", "head_dim"), queries)
+        self.k = self.param("k", _weight("embed", "kv_heads", "head_dim"), keys)
+        self.v = self.param("v", _weight("embed", "kv_heads", "head_dim"), keys)
+        # Residual branches start small, so that the depth does not set the scale of the stream (GPT-2's rule).
+        out = _weight("heads", "head_dim", "embed", scale=0.5 / c.num_layers, fan_in=(0, 1))
+        self.out = self.param("out", out, (c.num_heads, c.head_dim, c.width))
+
+    def _project(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
+        weights = (w.astype(x.dtype) for w in (self.q, self.k, self.v))
+        query, key, value = (jnp.einsum("bld,dhk->blhk", x, w) for w in weights)
+        theta = self.config.rope_theta
+        return attention.rotate(query, positions, theta), attention.rotate(key, positions, theta), value
+
+    def __call__(self, x: Array, positions: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+        query, key, value = self._project(x, positions)
+        attended = attention.attend(query, key, value, mask, self.config.attention)
+        return jnp.einsum("blhk,hkd->bld", attended, self.out.astype(x.dtype)), (key, value)
+
+    def decode(
+        self, x: Array, positions: Array, cache: Cache, layer: int
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """x [questions, group, width]: the newest token of every sample."""
+        query, key, value = self._project(x, positions)
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, new[:, :, None].astype(old.dtype), cache.index, axis=2)
+            for old, new in zip(cache.suffix[layer], (key, value), strict=True)
+        )
+        written = jnp.arange(keys.shape[2]) <= cache.index
+        prefix = (cache.prefix[0][layer], cache.prefix[1][layer])
+        attended = attention.attend_cached(query, prefix, cache.prefix_mask, (keys, values), written)
+        return jnp.einsum("qghk,hkd->qgd", attended, self.out.astype(x.dtype)), (keys, values)
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = self.config
+        gate = self.param("gate", _weight("embed", "mlp"), (c.width, c.mlp_width))
+        up = self.param("up", _weight("embed", "mlp"), (c.width, c.mlp_width))
+        down = self.param("down", _weight("mlp", "embed", scale=0.5 / c.num_layers), (c.mlp_width, c.width))
+        gate, up, down = (w.astype(x.dtype) for w in (gate, up, down))
+        return (nn.silu(x @ gate) * (x @ up)) @ down
+
+
+class Block(nn.Module):
+    """One pre-norm layer."""
+
+    config: ModelConfig
+
+    def setup(self):
+        self.attention_norm = RMSNorm(self.config)
+        self.attention = Attention(self.config)
+        self.mlp_norm = RMSNorm(self.config)
+        self.mlp = MLP(self.config)
+
+    def __call__(self, x: Array, positions: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+        x = constrain(x, "batch", "length", None)
+        attended, keys_values = self.attention(self.attention_norm(x), positions, mask)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), keys_values
+
+    def decode(
+        self, x: Array, positions: Array, cache: Cache, layer: int
+    ) -> tuple[Array, tuple[Array, Array]]:
+        attended, keys_values = self.attention.decode(self.attention_norm(x), positions, cache, layer)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), keys_values
+
+
+class Transformer(nn.Module):
+    """The decoder.
+
+    `model.apply(params, tokens, positions, segment_ids)` gives the last hidden states and every layer's keys and
+    values; `model.apply(params, hidden, method="logits")` the logits. Kept apart because the logits are the large
+    part: a loss takes them where, and only where, it needs them.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        embedding = nn.with_partitioning(nn.initializers.normal(c.width**-0.5), ("vocab", "embed"))
+        self.embedding = self.param("embedding", embedding, (c.vocab_size, c.width))
+        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.final_norm = RMSNorm(c)
+        if not c.tied:
+            self.output = self.param("output", _weight("embed", "vocab"), (c.width, c.vocab_size))
+
+    def __call__(
+        self, tokens: Array, positions: Array, segment_ids: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Runs whole sequences.
+
+        Args:
+          tokens, positions, segment_ids: int32 [batch, length]; segment 0 is padding.
+        Returns:
+          hidden [batch, length, width] and keys, values [layers, batch, length, kv_heads, head_dim].
+        """
+        x = self._embed(tokens)
+        x, keys_values = self.blocks(x, positions, attention.causal_mask(segment_ids))
+        return self.final_norm(x), keys_values
+
+    def _embed(self, tokens: Array) -> Array:
+        # The stream starts at unit scale whatever the width is; a tied output matrix wants the small embedding.
+        return (self.embedding[tokens] * self.config.width**0.5).astype(self.config.dtype)
+
+    def embed(self, tokens: Array) -> Array:
+        """tokens int32 [...] -> [..., width]."""
+        return self._embed(tokens)
+
+    def logits(self, hidden: Array) -> Array:
+        """hidden [..., width] -> float32 [..., vocab]."""
+        weight = self.embedding.T if self.config.tied else self.output
+        return jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def init_all(self, tokens: Array, positions: Array, segment_ids: Array) -> Array:
+        """Touches every parameter; `model.init` calls it."""
+        hidden, _ = self(tokens, positions, segment_ids)
+        return self.logits(hidden)
+
+    def final(self, x: Array) -> Array:
+        """The final norm and the logits of a decoded token."""
+        return self.logits(self.final_norm(x))
+
+
+def prefill(
+    model: Transformer, params: Any, tokens: Array, lengths: Array, group_size: int, suffix_length: int
+) -> tuple[Array, Cache]:
+    """Runs the questions once and makes the cache that their samples share.
+
+    Args:
+      tokens: int32 [questions, prefix_length], padded on the right.
+      lengths: int32 [questions], tokens of each prompt.
+      group_size: samples of each question.
+      suffix_length: most tokens that will be decoded.
+    Returns:
+      logits float32 [questions, vocab] after each prompt's last token, and the cache.
+    """
+    slots = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    valid = slots < lengths[:, None]
+    hidden, prefix = model.apply(params, tokens, slots, valid.astype(jnp.int32))
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    config = model.config
+    shape = (tokens.shape[0], group_size, suffix_length, config.num_kv_heads, config.head_dim)
+    empty = tuple(
+        (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers)
+    )
+    cache = Cache(prefix=prefix, prefix_mask=valid, suffix=empty, index=jnp.zeros((), jnp.int32))
+    return model.apply(params, last, method="logits"), cache
+
+
+def decode(
+    model: Transformer, params: Any, tokens: Array, positions: Array, cache: Cache
+) -> tuple[Array, Cache]:
+    """Advances every sample by one token.
+
+    The layers are unrolled, not scanned: a scan would copy the whole cache at every token.
+
+    Args:
+      tokens, positions: int32 [questions, group].
+    Returns:
+      logits float32 [questions, group, vocab] and the cache with the token's keys and values in it.
+    """
+    block = Block(model.config)
+    x = model.apply(params, tokens, method="embed")
+    suffix = []
+    for layer in range(model.config.num_layers):
+        layer_params = jax.tree.map(lambda weight, layer=layer: weight[layer], params["params"]["blocks"])
+        x, keys_values = block.apply({"params": layer_params}, x, positions, cache, layer, method="decode")
+        suffix.append(keys_values)
+    logits = model.apply(params, x, method="final")
+    return logits, cache.replace(suffix=tuple(suffix), index=cache.index + 1)
