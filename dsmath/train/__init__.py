@@ -1,0 +1,1 @@
+"""Training on a mesh: losses, the optimizer, the state, the loop, checkpoints."""

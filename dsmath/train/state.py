@@ -1,0 +1,137 @@
+"""The training state and its jitted step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+
+from dsmath.model.sharding import batch_sharding, replicated, tree_shardings
+from dsmath.model.transformer import Transformer
+
+Batch = Mapping[str, Array]
+# (params, batch) -> the loss's sum, and sums of metrics; "denominator" divides them all.
+LossFunction = Callable[[Any, Batch], tuple[Array, dict[str, Array]]]
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes, one pytree.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: the model's parameters, float32.
+      opt_state: the optimizer's.
+      rng: the run's root key; every use folds in its purpose and step, so it never changes.
+    """
+
+    step: Array
+    params: Any
+    opt_state: Any
+    rng: Array
+
+
+def _initialize(model: Transformer, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = model.init(key, tokens, tokens, tokens, method="init_all")
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        rng=jax.random.key_data(key),
+    )
+
+
+def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without memory for it."""
+    boxed = jax.eval_shape(lambda key: _initialize(model, optimizer, key), jax.random.key(0))
+    shardings = tree_shardings(boxed, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.meta.unbox(boxed),
+        shardings,
+    )
+
+
+def create_state(
+    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """A new state with random parameters, made in place on the mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+    initialize = jax.jit(
+        lambda key: nn.meta.unbox(_initialize(model, optimizer, key)), out_shardings=shardings
+    )
+    return initialize(jax.random.key(seed))
+
+
+def start_from(
+    params: Any, model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """A new state with a parent's parameters, which are sharded as `abstract_state` says, and a fresh optimizer."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    step, rng = jax.device_put(
+        (jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed))), replicated(mesh)
+    )
+    # The step donates its state: without a copy the parent's parameters would be lost to the caller.
+    return TrainState(step=step, params=jax.tree.map(jnp.copy, params), opt_state=opt_state, rng=rng)
+
+
+def root_key(state: TrainState) -> Array:
+    """The run's root random key."""
+    return jax.random.wrap_key_data(state.rng)
+
+
+def make_train_step(
+    loss_function: LossFunction,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    num_microbatches: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Jits `(state, batch) -> (state, metrics)`; the state is donated.
+
+    The loss is the sum over the whole batch divided by the denominator of the whole batch, whatever the number
+    of micro-batches and shards.
+
+    Args:
+      loss_function: see `LossFunction`.
+      optimizer: its update.
+      mesh: batches are spread over its data and fsdp axes.
+      num_microbatches: the batch's rows are worked through in this many parts, gradients summed.
+    Returns:
+      the step; metrics hold `loss`, `grad_norm`, `update_norm` and the loss function's, divided.
+    """
+
+    def gradients(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
+        (loss, sums), grads = jax.value_and_grad(loss_function, has_aux=True)(params, batch)
+        return grads, {"loss": loss, **sums}
+
+    def accumulate(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
+        parts = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+        first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+        add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part)), None)  # noqa: E731
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        grads, sums = (gradients if num_microbatches == 1 else accumulate)(state.params, batch)
+        denominator = jnp.maximum(sums.pop("denominator"), 1.0)
+        grads, metrics = jax.tree.map(lambda x: x / denominator, (grads, sums))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["update_norm"] = optax.global_norm(updates)
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    jitted = jax.jit(step, donate_argnums=0)
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        with jax.set_mesh(mesh):
+            return jitted(state, jax.device_put(dict(batch), batch_sharding(mesh)))
+
+    return run
