@@ -1,0 +1,1 @@
+"""Generation from live parameters on the training mesh."""
