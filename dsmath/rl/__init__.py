@@ -1,0 +1,1 @@
+"""Reinforcement learning: advantages, objectives, and the parts of the loop."""
