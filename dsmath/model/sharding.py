@@ -39,9 +39,7 @@ def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None)
     devices = jax.devices() if devices is None else devices
     unknown = set(shape) - set(MESH_AXES)
     if unknown:
-        raise InputError(
-            f"config.mesh: unknown axis {sorted(unknown)[0]!r}; the axes are {', '.join(MESH_AXES)}"
-        )
+        raise InputError(f"config.mesh: unknown axis {sorted(unknown)[0]!r}; the axes are {', '.join(MESH_AXES)}")
     sizes = [int(shape.get(axis, 1)) for axis in MESH_AXES]
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise InputError(f"config.mesh: sizes {sizes} must be positive, with at most one -1")
@@ -54,9 +52,7 @@ def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None)
             f"{len(devices)} are here; change config.mesh, or set one axis to -1"
         )
     # Auto axes: the compiler places the collectives. The default, explicit axes, refuses x @ x.T of sharded operands.
-    return jax.make_mesh(
-        sizes, MESH_AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES)
-    )
+    return jax.make_mesh(sizes, MESH_AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
 
 
 def partition_spec(axes: tuple[str | None, ...]) -> PartitionSpec:
@@ -89,13 +85,9 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
         try:
             return NamedSharding(mesh, partition_spec(axes))
         except KeyError as error:
-            raise ValueError(
-                f"{jax.tree_util.keystr(path)}: no sharding rule for the axis {error}"
-            ) from error
+            raise ValueError(f"{jax.tree_util.keystr(path)}: no sharding rule for the axis {error}") from error
 
-    return jax.tree_util.tree_map_with_path(
-        sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)
-    )
+    return jax.tree_util.tree_map_with_path(sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

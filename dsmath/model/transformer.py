@@ -49,9 +49,7 @@ class ModelConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != known:
             wrong = sorted(set(fields) ^ known)
-            raise InputError(
-                f"config.model: {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}"
-            )
+            raise InputError(f"config.model: {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}")
         config = cls(**fields)
         if config.num_heads % config.num_kv_heads:
             raise InputError(
@@ -129,9 +127,7 @@ class Attention(nn.Module):
         attended = attention.attend(query, key, value, mask, self.config.attention)
         return jnp.einsum("blhk,hkd->bld", attended, self.out.astype(x.dtype)), (key, value)
 
-    def decode(
-        self, x: Array, positions: Array, cache: Cache, layer: int
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def decode(self, x: Array, positions: Array, cache: Cache, layer: int) -> tuple[Array, tuple[Array, Array]]:
         """x [questions, group, width]: the newest token of every sample."""
         query, key, value = self._project(x, positions)
         keys, values = (
@@ -176,9 +172,7 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), keys_values
 
-    def decode(
-        self, x: Array, positions: Array, cache: Cache, layer: int
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def decode(self, x: Array, positions: Array, cache: Cache, layer: int) -> tuple[Array, tuple[Array, Array]]:
         attended, keys_values = self.attention.decode(self.attention_norm(x), positions, cache, layer)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), keys_values
@@ -211,9 +205,7 @@ class Transformer(nn.Module):
         if not c.tied:
             self.output = self.param("output", _weight("embed", "vocab"), (c.width, c.vocab_size))
 
-    def __call__(
-        self, tokens: Array, positions: Array, segment_ids: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(self, tokens: Array, positions: Array, segment_ids: Array) -> tuple[Array, tuple[Array, Array]]:
         """Runs whole sequences.
 
         Args:
@@ -267,16 +259,12 @@ def prefill(
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     config = model.config
     shape = (tokens.shape[0], group_size, suffix_length, config.num_kv_heads, config.head_dim)
-    empty = tuple(
-        (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers)
-    )
+    empty = tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
     cache = Cache(prefix=prefix, prefix_mask=valid, suffix=empty, index=jnp.zeros((), jnp.int32))
     return model.apply(params, last, method="logits"), cache
 
 
-def decode(
-    model: Transformer, params: Any, tokens: Array, positions: Array, cache: Cache
-) -> tuple[Array, Cache]:
+def decode(model: Transformer, params: Any, tokens: Array, positions: Array, cache: Cache) -> tuple[Array, Cache]:
     """Advances every sample by one token.
 
     The layers are unrolled, not scanned: a scan would copy the whole cache at every token.

@@ -56,9 +56,7 @@ def grpo(
     loss = -mean_over_tokens(surrogate - beta * kl).sum()
     metrics = {
         "kl": mean_over_tokens(kl).sum(),
-        "clip_fraction": mean_over_tokens(
-            (clipped * advantages < ratio * advantages).astype(jnp.float32)
-        ).sum(),
+        "clip_fraction": mean_over_tokens((clipped * advantages < ratio * advantages).astype(jnp.float32)).sum(),
         "denominator": (lengths > 0).sum().astype(jnp.float32),
     }
     return loss, metrics

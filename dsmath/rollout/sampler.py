@@ -92,13 +92,9 @@ class Sampler:
             on_batch(len(prompts[chunk]))
         return Samples(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
-    def _run(
-        self, params: Any, prompts: Sequence[Sequence[int]], request_ids: Sequence[int], key: Array
-    ) -> Samples:
+    def _run(self, params: Any, prompts: Sequence[Sequence[int]], request_ids: Sequence[int], key: Array) -> Samples:
         longest = max(len(prompt) for prompt in prompts)
-        tokens = np.full(
-            (self.batch_size, -(-longest // PREFIX_BUCKET) * PREFIX_BUCKET), self._pad_id, np.int32
-        )
+        tokens = np.full((self.batch_size, -(-longest // PREFIX_BUCKET) * PREFIX_BUCKET), self._pad_id, np.int32)
         lengths = np.ones(self.batch_size, np.int32)  # rows that fill the batch hold one padding token
         ids = np.zeros(self.batch_size, np.uint32)
         for row, (prompt, request_id) in enumerate(zip(prompts, request_ids, strict=True)):
@@ -129,9 +125,7 @@ def _sample_batch(
     """prompts [questions, prefix_length], lengths, request_ids and used [questions]."""
     questions, limit = prompts.shape[0], decoding.max_new_tokens
     shape = (questions, group_size)
-    keys = jax.vmap(lambda request: jax.random.split(jax.random.fold_in(key, request), group_size))(
-        request_ids
-    )
+    keys = jax.vmap(lambda request: jax.random.split(jax.random.fold_in(key, request), group_size))(request_ids)
     keys = keys.reshape(-1)  # [questions * group]
 
     def choose(logits: Array, step: Array) -> tuple[Array, Array]:
@@ -160,9 +154,7 @@ def _sample_batch(
         chosen, chosen_logprobs = choose(logits, step)
         chosen = jnp.where(done, pad_id, chosen)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, step, axis=2)
-        logprobs = jax.lax.dynamic_update_index_in_dim(
-            logprobs, jnp.where(done, 0.0, chosen_logprobs), step, axis=2
-        )
+        logprobs = jax.lax.dynamic_update_index_in_dim(logprobs, jnp.where(done, 0.0, chosen_logprobs), step, axis=2)
         done |= chosen == eos_id
         positions = jnp.broadcast_to((lengths[:, None] + step), shape)
         logits, cache = decode(model, params, chosen, positions, cache)

@@ -96,9 +96,7 @@ def read_params(workdir: str | os.PathLike, abstract_params: Any, field: str = "
     """
     with _open(workdir, field) as manager:
         step = manager.latest_step()
-        _check_shapes(
-            manager.item_metadata(step)["params"], abstract_params, f"{_folder(workdir)}/{step}", field
-        )
+        _check_shapes(manager.item_metadata(step)["params"], abstract_params, f"{_folder(workdir)}/{step}", field)
         args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
         return manager.restore(step, args=args)["params"]
 
@@ -114,24 +112,16 @@ def _rest(state: TrainState) -> dict[str, Any]:
 def _open(workdir: str | os.PathLike, field: str) -> ocp.CheckpointManager:
     folder = _folder(workdir)
     if not folder.is_dir():
-        raise InputError(
-            f"{field}={str(workdir)!r}: no checkpoint in {folder}; give the workdir of a trained stage"
-        )
+        raise InputError(f"{field}={str(workdir)!r}: no checkpoint in {folder}; give the workdir of a trained stage")
     manager = ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
     if manager.latest_step() is None:
-        raise InputError(
-            f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again"
-        )
+        raise InputError(f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again")
     return manager
 
 
 def _check_shapes(there: Any, here: Any, source: str, field: str) -> None:
-    found = {
-        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(there)
-    }
-    wanted = {
-        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(here)
-    }
+    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(there)}
+    wanted = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(here)}
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise InputError(

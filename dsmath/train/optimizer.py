@@ -23,9 +23,7 @@ def make_schedule(name: str, *, peak: float, warmup_steps: int, num_steps: int) 
     Source: DeepSeekMath §2.2.1 (multi_step), §3 (constant).
     """
     if warmup_steps > num_steps:
-        raise InputError(
-            f"config.optimizer.warmup_steps: {warmup_steps} is more than the {num_steps} steps in all"
-        )
+        raise InputError(f"config.optimizer.warmup_steps: {warmup_steps} is more than the {num_steps} steps in all")
     if name == "multi_step":
         after = optax.piecewise_constant_schedule(
             peak,
@@ -47,9 +45,7 @@ def make_schedule(name: str, *, peak: float, warmup_steps: int, num_steps: int) 
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def make_optimizer(
-    config: Mapping[str, Any], num_steps: int
-) -> tuple[optax.GradientTransformation, Schedule]:
+def make_optimizer(config: Mapping[str, Any], num_steps: int) -> tuple[optax.GradientTransformation, Schedule]:
     """AdamW behind global-norm clipping.
 
     Args:
@@ -68,9 +64,7 @@ def make_optimizer(
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(config["clip_norm"]),
-        optax.adamw(
-            schedule, b1=config["b1"], b2=config["b2"], weight_decay=config["weight_decay"], mask=_decays
-        ),
+        optax.adamw(schedule, b1=config["b1"], b2=config["b2"], weight_decay=config["weight_decay"], mask=_decays),
     )
     return optimizer, schedule
 

@@ -58,14 +58,10 @@ def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, 
     )
 
 
-def create_state(
-    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
-) -> TrainState:
+def create_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
     """A new state with random parameters, made in place on the mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
-    initialize = jax.jit(
-        lambda key: nn.meta.unbox(_initialize(model, optimizer, key)), out_shardings=shardings
-    )
+    initialize = jax.jit(lambda key: nn.meta.unbox(_initialize(model, optimizer, key)), out_shardings=shardings)
     return initialize(jax.random.key(seed))
 
 
@@ -75,9 +71,7 @@ def start_from(
     """A new state with a parent's parameters, which are sharded as `abstract_state` says, and a fresh optimizer."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
-    step, rng = jax.device_put(
-        (jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed))), replicated(mesh)
-    )
+    step, rng = jax.device_put((jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed))), replicated(mesh))
     # The step donates its state: without a copy the parent's parameters would be lost to the caller.
     return TrainState(step=step, params=jax.tree.map(jnp.copy, params), opt_state=opt_state, rng=rng)
 

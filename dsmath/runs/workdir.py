@@ -1,0 +1,138 @@
+"""A stage's folder: its config, its lineage, its result; files appear in it whole or not at all."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+import dsmath
+from dsmath.runs.errors import InputError
+
+CONFIG, LINEAGE, RESULT = "config.json", "lineage.json", "result.json"
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file under a temporary name and renames it; the parent folder is made."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      InputError: the file is absent or damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run the stage that writes it first") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); remove the file and run its stage again") from error
+
+
+def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, stage: str) -> pathlib.Path:
+    """Makes a stage's folder, or opens it again under the same config.
+
+    Args:
+      path: the folder.
+      config: the resolved config; it is written to `config.json`.
+      stage: the stage's name, written there too.
+    Raises:
+      InputError: the folder belongs to another stage or another config; the message names the first field.
+    """
+    workdir = pathlib.Path(path)
+    here = {"stage": stage, **json.loads(config.to_json())}
+    record = workdir / CONFIG
+    if record.exists():
+        _check_same(here, read_json(record), record)
+        return workdir
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir={workdir}: this is a file; name a folder")
+    write_json(record, here)
+    return workdir
+
+
+def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """The result of a finished stage, None where the stage has not finished."""
+    path = pathlib.Path(workdir) / RESULT
+    return read_json(path) if path.exists() else None
+
+
+def write_result(workdir: str | os.PathLike, result: Mapping[str, Any]) -> None:
+    """Marks a stage as finished, with its figures."""
+    write_json(pathlib.Path(workdir) / RESULT, dict(result))
+
+
+def write_lineage(
+    workdir: str | os.PathLike,
+    *,
+    parents: Mapping[str, str | os.PathLike] | None = None,
+    data: Iterable[str | os.PathLike] = (),
+) -> None:
+    """Records what a stage was made from: parent workdirs, the data files' fingerprints, the code's version.
+
+    Args:
+      parents: workdirs by role, such as {"init_from": "runs/demo/pretrain"}; each parent's own fingerprint is that
+        of its lineage, so that a chain can be followed and checked.
+      data: files that were read.
+    """
+    record = {
+        "parents": {
+            role: {"workdir": str(parent), "lineage": _fingerprint_or_none(pathlib.Path(parent) / LINEAGE)}
+            for role, parent in (parents or {}).items()
+        },
+        "data": {str(path): fingerprint(path) for path in data},
+        "code": _code_version(),
+    }
+    path = pathlib.Path(workdir) / LINEAGE
+    if not path.exists():  # a resumed run keeps the record of its start
+        write_json(path, record)
+
+
+def fingerprint(path: str | os.PathLike) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _fingerprint_or_none(path: pathlib.Path) -> str | None:
+    return fingerprint(path) if path.exists() else None
+
+
+def _code_version() -> str:
+    folder = pathlib.Path(dsmath.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return dsmath.__version__
+    return f"{dsmath.__version__}+{described}"
+
+
+def _check_same(here: Any, there: Any, record: pathlib.Path, field: str = "config") -> None:
+    if isinstance(here, dict) and isinstance(there, dict):
+        for name in sorted(here.keys() | there.keys()):
+            _check_same(here.get(name), there.get(name), record, f"{field}.{name}")
+    elif here != there:
+        raise InputError(
+            f"{record}: {field} is {there!r} there and {here!r} in this command; "
+            "give another --workdir, or the values with which this one began"
+        )
