@@ -1,4 +1,4 @@
-"""Rotary positions and attention: over a whole sequence, and one token against a cache with a shared prefix."""
+"""Rotary positions and attention: over whole sequences, and of samples that share a prefix."""
 
 import jax
 import jax.numpy as jnp
@@ -51,37 +51,37 @@ def attend(query: Array, key: Array, value: Array, mask: Array, implementation: 
     return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
 
 
-def attend_cached(
+def attend_with_prefix(
     query: Array,
     prefix: tuple[Array, Array],
     prefix_mask: Array,
     suffix: tuple[Array, Array],
     suffix_mask: Array,
 ) -> Array:
-    """One new token of each sample against its question's shared keys and its own.
+    """Tokens of each sample against their question's shared keys and the sample's own.
 
     The group's samples read the question's keys once: they are one matrix product, not group_size of them.
     The softmax runs over both parts together, so the result is that of plain attention.
 
     Args:
-      query: [questions, group, heads, head_dim].
+      query: [questions, group, length, heads, head_dim].
       prefix: keys and values [questions, prefix_length, kv_heads, head_dim].
       prefix_mask: bool [questions, prefix_length].
       suffix: keys and values [questions, group, suffix_length, kv_heads, head_dim].
-      suffix_mask: bool [suffix_length], the slots written so far, the same for all samples.
+      suffix_mask: bool [length, suffix_length], the sample's tokens that each query may look at.
     Returns:
-      [questions, group, heads, head_dim].
+      [questions, group, length, heads, head_dim].
     """
-    questions, group, heads, head_dim = query.shape
-    kv_heads = prefix[0].shape[2]
-    query = query.reshape(questions, group, kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
-    on_prefix = jnp.einsum("qgkhd,qpkd->qgkhp", query, prefix[0], preferred_element_type=jnp.float32)
-    on_suffix = jnp.einsum("qgkhd,qgskd->qgkhs", query, suffix[0], preferred_element_type=jnp.float32)
+    shape = query.shape
+    kv_heads, prefix_length = prefix[0].shape[2], prefix[0].shape[1]
+    query = query.reshape(*shape[:3], kv_heads, shape[3] // kv_heads, shape[4]) * shape[4] ** -0.5
+    on_prefix = jnp.einsum("qgtkhd,qpkd->qkhgtp", query, prefix[0], preferred_element_type=jnp.float32)
+    on_suffix = jnp.einsum("qgtkhd,qgskd->qkhgts", query, suffix[0], preferred_element_type=jnp.float32)
     lowest = jnp.finfo(jnp.float32).min
-    on_prefix = jnp.where(prefix_mask[:, None, None, None, :], on_prefix, lowest)
+    on_prefix = jnp.where(prefix_mask[:, None, None, None, None, :], on_prefix, lowest)
     on_suffix = jnp.where(suffix_mask, on_suffix, lowest)
     weights = jax.nn.softmax(jnp.concatenate([on_prefix, on_suffix], axis=-1), axis=-1).astype(query.dtype)
-    to_prefix, to_suffix = jnp.split(weights, [prefix[0].shape[1]], axis=-1)
-    out = jnp.einsum("qgkhp,qpkd->qgkhd", to_prefix, prefix[1])
-    out += jnp.einsum("qgkhs,qgskd->qgkhd", to_suffix, suffix[1])
-    return out.reshape(questions, group, heads, head_dim)
+    to_prefix, to_suffix = jnp.split(weights, [prefix_length], axis=-1)
+    out = jnp.einsum("qkhgtp,qpkd->qgtkhd", to_prefix, prefix[1])
+    out += jnp.einsum("qkhgts,qgskd->qgtkhd", to_suffix, suffix[1])
+    return out.reshape(shape)

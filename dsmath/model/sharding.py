@@ -27,6 +27,23 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
+def use_cpu_devices(count: int) -> None:
+    """Splits the host into this many CPU devices; accelerators are not touched.
+
+    Raises:
+      InputError: count is not positive, or JAX has started already with another count.
+    """
+    if count < 1:
+        raise InputError(f"config.num_cpu_devices: {count} must be at least 1")
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:  # devices exist already, as in a notebook
+        if jax.device_count("cpu") != count:
+            raise InputError(
+                f"config.num_cpu_devices: {count}, but JAX runs with {jax.device_count('cpu')}; start a new process"
+            ) from error
+
+
 def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
     """Builds the mesh with all of `MESH_AXES`.
 

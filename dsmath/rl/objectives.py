@@ -29,12 +29,12 @@ def grpo(
     """The GRPO loss: minus eq. 3, summed over outputs, each output's tokens averaged.
 
     Args:
-      logprobs: float32 [batch, length], of the policy that learns.
-      old_logprobs: float32 [batch, length] of the policy that sampled; None where it is the same policy (one
+      logprobs: float32 [..., length], of the policy that learns.
+      old_logprobs: float32 [..., length] of the policy that sampled; None where it is the same policy (one
         update an exploration stage), so that the ratio is 1 and only its gradient counts.
-      ref_logprobs: float32 [batch, length], of the reference.
-      advantages: float32 [batch, length].
-      mask: float32 [batch, length], 1 on the tokens of the output.
+      ref_logprobs: float32 [..., length], of the reference.
+      advantages: float32 [..., length].
+      mask: float32 [..., length], 1 on the tokens of the output.
       clip_eps: the ratio is clipped to 1 ± this.
       beta: weight of the KL term.
     Returns:
@@ -51,7 +51,7 @@ def grpo(
     lengths = mask.sum(axis=-1)
 
     def mean_over_tokens(x: Array) -> Array:
-        return (x * mask).sum(axis=-1) / jnp.maximum(lengths, 1.0)  # [batch]
+        return (x * mask).sum(axis=-1) / jnp.maximum(lengths, 1.0)  # [...]
 
     loss = -mean_over_tokens(surrogate - beta * kl).sum()
     metrics = {

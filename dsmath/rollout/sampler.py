@@ -33,6 +33,19 @@ class Samples(NamedTuple):
     truncated: np.ndarray
 
 
+def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one array, padded on the right to a multiple of `PREFIX_BUCKET`.
+
+    Returns:
+      tokens int32 [questions, prefix_length] and lengths int32 [questions].
+    """
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    tokens = np.full((len(prompts), -(-int(lengths.max()) // PREFIX_BUCKET) * PREFIX_BUCKET), pad_id, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return tokens, lengths
+
+
 class Sampler:
     """Draws groups of samples for prompts of token ids.
 
@@ -93,14 +106,9 @@ class Sampler:
         return Samples(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
     def _run(self, params: Any, prompts: Sequence[Sequence[int]], request_ids: Sequence[int], key: Array) -> Samples:
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = np.full((self.batch_size, -(-longest // PREFIX_BUCKET) * PREFIX_BUCKET), self._pad_id, np.int32)
-        lengths = np.ones(self.batch_size, np.int32)  # rows that fill the batch hold one padding token
-        ids = np.zeros(self.batch_size, np.uint32)
-        for row, (prompt, request_id) in enumerate(zip(prompts, request_ids, strict=True)):
-            tokens[row, : len(prompt)] = prompt
-            lengths[row] = len(prompt)
-            ids[row] = request_id
+        missing = self.batch_size - len(prompts)  # rows that fill the batch hold one padding token
+        tokens, lengths = pad_prompts([*prompts, *[[self._pad_id]] * missing], self._pad_id)
+        ids = np.array([*request_ids, *[0] * missing], np.uint32)
         used = np.arange(self.batch_size) < len(prompts)
         with jax.set_mesh(self._mesh):
             rows = jax.device_put((tokens, lengths, ids, used), batch_sharding(self._mesh))

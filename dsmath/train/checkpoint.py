@@ -25,20 +25,19 @@ class Checkpointer:
     def __init__(self, workdir: str | os.PathLike, model: ModelConfig, keep: int = 2):
         self._model = model
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(_folder(workdir).absolute(), options=options)
+        self._manager = _manager(workdir, options)
 
     @property
     def latest_step(self) -> int | None:
         """The newest whole checkpoint; one that a kill cut short does not count."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: Mapping[str, Any], reference: Any = None) -> None:
+    def save(self, state: TrainState, data: Mapping[str, Any]) -> None:
         """Starts to save; training goes on meanwhile.
 
         Args:
           state: the training state.
           data: position of the data, as JSON.
-          reference: parameters of the reference policy, where the stage has one.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -49,25 +48,17 @@ class Checkpointer:
             "data": ocp.args.JsonSave(dict(data)),
             "model": ocp.args.JsonSave(vars(self._model)),
         }
-        if reference is not None:
-            items["reference"] = ocp.args.StandardSave(reference)
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, abstract: TrainState, with_reference: bool = False) -> tuple[TrainState, Any, Any]:
-        """The newest checkpoint, laid onto the shardings of `abstract`.
-
-        Returns:
-          the state, the data's position, and the reference's parameters or None.
-        """
+    def restore(self, abstract: TrainState) -> tuple[TrainState, Any]:
+        """The newest checkpoint, laid onto the shardings of `abstract`: the state, and the data's position."""
         items = {
             "params": ocp.args.StandardRestore(abstract.params),
             "rest": ocp.args.StandardRestore(_rest(abstract)),
             "data": ocp.args.JsonRestore(),
         }
-        if with_reference:
-            items["reference"] = ocp.args.StandardRestore(abstract.params)
         found = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
-        return TrainState(params=found["params"], **found["rest"]), found["data"], found.get("reference")
+        return TrainState(params=found["params"], **found["rest"]), found["data"]
 
     def __enter__(self):
         return self
@@ -105,6 +96,16 @@ def _folder(workdir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(workdir) / "checkpoints"
 
 
+def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    handlers = {
+        "params": ocp.StandardCheckpointHandler(),
+        "rest": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+        "model": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(_folder(workdir).absolute(), options=options, item_handlers=handlers)
+
+
 def _rest(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "rng": state.rng}
 
@@ -113,7 +114,7 @@ def _open(workdir: str | os.PathLike, field: str) -> ocp.CheckpointManager:
     folder = _folder(workdir)
     if not folder.is_dir():
         raise InputError(f"{field}={str(workdir)!r}: no checkpoint in {folder}; give the workdir of a trained stage")
-    manager = ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False))
     if manager.latest_step() is None:
         raise InputError(f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again")
     return manager

@@ -1,6 +1,6 @@
 """The loop of supervised training: batches in, steps, metrics and checkpoints out."""
 
-import time
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -42,18 +42,19 @@ def fit(
       InputError: the loss is not finite; the checkpoint before it stays.
     """
     for step in range(int(state.step) + 1, num_steps + 1):
-        started = time.perf_counter()
         state, metrics = train_step(state, next(batches))
         last = step == num_steps
-        if step % log_every == 0 or last:
+        logs, saves = step % log_every == 0 or last, step % save_every == 0 or last
+        if logs or saves:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not abs(values["loss"]) < float("inf"):
+            if not math.isfinite(values["loss"]):  # such a state is never saved
                 raise InputError(
                     f"step {step}: the loss is {values['loss']}; lower config.optimizer.peak_learning_rate "
-                    "or config.optimizer.clip_norm; the same command resumes from the last checkpoint"
+                    "or config.optimizer.clip_norm; the last checkpoint before it stays"
                 )
-            on_log(step, values | {"step_seconds": time.perf_counter() - started})
-        if step % save_every == 0 or last:
+        if logs:
+            on_log(step, values)
+        if saves:
             checkpointer.save(state, batches.get_state())
         on_step(step)
     return state

@@ -71,4 +71,8 @@ def make_optimizer(config: Mapping[str, Any], num_steps: int) -> tuple[optax.Gra
 
 def _decays(params: Any) -> Any:
     """Weight decay pulls on matrices, not on the scales of norms."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        return "scale" not in [getattr(entry, "key", None) for entry in path]
+
+    return jax.tree_util.tree_map_with_path(decays, params)

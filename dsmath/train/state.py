@@ -47,6 +47,11 @@ def _initialize(model: Transformer, optimizer: optax.GradientTransformation, key
     )
 
 
+def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the parameters alone, for inference."""
+    return abstract_state(model, optax.identity(), mesh).params
+
+
 def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state, without memory for it."""
     boxed = jax.eval_shape(lambda key: _initialize(model, optimizer, key), jax.random.key(0))

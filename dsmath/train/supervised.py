@@ -1,0 +1,108 @@
+"""Next-token training: pretraining and SFT differ in their batches alone."""
+
+import os
+import time
+from typing import Any
+
+import jax
+import ml_collections
+from jax import Array
+
+from dsmath.model.sharding import make_mesh
+from dsmath.model.transformer import ModelConfig, Transformer
+from dsmath.runs.metrics import MetricsWriter, read_metrics
+from dsmath.runs.progress import Progress
+from dsmath.train.checkpoint import Checkpointer, read_params
+from dsmath.train.loop import BatchIterator, fit
+from dsmath.train.losses import cross_entropy
+from dsmath.train.optimizer import make_optimizer
+from dsmath.train.state import Batch, LossFunction, abstract_state, create_state, make_train_step, start_from
+
+
+def next_token_loss(model: Transformer) -> LossFunction:
+    """The cross-entropy of packed rows: `tokens`, `targets`, `positions`, `segment_ids`, `loss_mask` [batch, length]."""
+
+    def loss_function(params: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        hidden, _ = model.apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])
+        logits = model.apply(params, hidden, method="logits")  # [batch, length, vocab]
+        loss, learned = cross_entropy(logits, batch["targets"], batch["loss_mask"])
+        return loss, {"denominator": learned}
+
+    return loss_function
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    model_config: ModelConfig,
+    batches: BatchIterator,
+    label: str,
+) -> dict[str, float]:
+    """Trains to `config.num_steps`, from the workdir's newest checkpoint, from `config.init_from`, or from scratch.
+
+    Args:
+      config: mesh, init_from, num_steps, num_microbatches, save_every, log_every, seed, optimizer.
+      workdir: of the stage.
+      model_config: the model; a parent's parameters must have its shapes.
+      batches: see `next_token_loss`.
+      label: the stage's name, shown beside the progress.
+    Returns:
+      the figures of the last step.
+    """
+    mesh = make_mesh(config.mesh)
+    model = Transformer(model_config)
+    optimizer, schedule = make_optimizer(config.optimizer, config.num_steps)
+    with Checkpointer(workdir, model_config) as checkpointer:
+        abstract = abstract_state(model, optimizer, mesh)
+        if checkpointer.latest_step is not None:
+            state, position = checkpointer.restore(abstract)
+            batches.set_state(position)
+        elif config.init_from:
+            params = read_params(config.init_from, abstract.params)
+            state = start_from(params, model, optimizer, mesh, config.seed)
+        else:
+            state = create_state(model, optimizer, mesh, config.seed)
+
+        start = int(state.step)
+        clock = _Clock(config.batch_size * config.length)
+        with (
+            MetricsWriter(workdir, start) as writer,
+            Progress(config.num_steps, label, "step", done=start) as progress,
+        ):
+
+            def log(step: int, metrics: dict[str, float]) -> None:
+                writer.write(step, metrics | {"learning_rate": float(schedule(step - 1))} | clock.rate(step))
+                progress.advance(0, loss=metrics["loss"])
+
+            fit(
+                state,
+                make_train_step(next_token_loss(model), optimizer, mesh, config.num_microbatches),
+                batches,
+                checkpointer,
+                num_steps=config.num_steps,
+                save_every=config.save_every,
+                log_every=config.log_every,
+                on_log=log,
+                on_step=lambda step: progress.advance(),
+            )
+    last = read_metrics(workdir)[-1]
+    return {"loss": last["loss"], "steps": config.num_steps, "parameters": _count(abstract.params)}
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+class _Clock:
+    """Tokens per second between two looks; the first window, which compiles, has none."""
+
+    def __init__(self, tokens_per_step: int):
+        self._tokens_per_step = tokens_per_step
+        self._step, self._time = None, 0.0
+
+    def rate(self, step: int) -> dict[str, float]:
+        before, since = self._step, self._time
+        self._step, self._time = step, time.perf_counter()
+        if before is None:
+            return {}
+        return {"tokens_per_second": (step - before) * self._tokens_per_step / (self._time - since)}
