@@ -1,6 +1,5 @@
 """The frame of every driver in `experiments/`: flags, the config with its overrides, one-line errors."""
 
-import logging as python_logging
 import re
 import sys
 import time
@@ -12,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import open_workdir, read_result, write_result
+from dsmath.runs.workdir import lock_workdir, open_workdir, read_result, write_result
 
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
 
@@ -61,18 +60,19 @@ def main(stage: str, run: Run) -> None:
 
 def run_stage(stage: str, run: Run, config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs one stage in its workdir, or returns the result of the finished one."""
-    logging.set_verbosity(logging.INFO)
-    python_logging.getLogger("orbax").setLevel(python_logging.WARNING)
+    logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
     folder = open_workdir(workdir, config, stage)
-    done = read_result(folder)
-    if done is not None:
-        print(f"{stage}: {folder} is finished; nothing to do", file=sys.stderr)
-        return done
-    started = time.monotonic()
-    result = run(config, folder)
-    result = {**result, "seconds": round(time.monotonic() - started, 1)}
-    write_result(folder, result)
-    print(f"{stage}: finished in {result['seconds']:.0f} s; {folder}", file=sys.stderr)
+    with lock_workdir(folder):
+        result = read_result(folder)
+        if result is not None:
+            print(f"{stage}: {folder} is finished; nothing to do", file=sys.stderr)
+        else:
+            started = time.monotonic()
+            result = {**run(config, folder), "seconds": round(time.monotonic() - started, 1)}
+            write_result(folder, result)
+            print(f"{stage}: finished in {result['seconds']:.0f} s; {folder}", file=sys.stderr)
+    for name, value in result.items():
+        print(f"{name}: {value}")
     return result
 
 

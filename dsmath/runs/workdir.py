@@ -1,12 +1,14 @@
 """A stage's folder: its config, its lineage, its result; files appear in it whole or not at all."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -58,6 +60,8 @@ def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, sta
     Raises:
       InputError: the folder belongs to another stage or another config; the message names the first field.
     """
+    if not os.fspath(path):  # it would be the current folder
+        raise InputError("--workdir: is empty; name a folder")
     workdir = pathlib.Path(path)
     here = {"stage": stage, **json.loads(config.to_json())}
     record = workdir / CONFIG
@@ -68,6 +72,21 @@ def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, sta
         raise InputError(f"--workdir={workdir}: this is a file; name a folder")
     write_json(record, here)
     return workdir
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds a stage's folder; the lock ends with the process, however it ends.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    with open(pathlib.Path(workdir) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"--workdir={workdir}: another process works there; wait for it or stop it") from error
+        yield
 
 
 def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
