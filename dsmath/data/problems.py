@@ -7,6 +7,7 @@ says so, in both languages alike: no test problem is seen in training under anot
 import dataclasses
 import hashlib
 import os
+import pathlib
 import random
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -160,6 +161,11 @@ def load(problems: str | os.PathLike, split: str, *, count: int, seed: int) -> l
 
     records = gsm8k.read(problems, split)
     return records[:count] if count else records
+
+
+def files(problems: str | os.PathLike, split: str) -> list[pathlib.Path]:
+    """The files behind `load`, for the lineage; none for the embedded generator."""
+    return [] if problems == EMBEDDED else [pathlib.Path(problems) / f"{split}.jsonl"]
 
 
 def _stream(rng: random.Random, split: str) -> Iterator[Solution]:

@@ -1,0 +1,43 @@
+"""Solutions as tokens: the prompt in the chat frame, then the solution, which alone is learned."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dsmath.data import arrays
+from dsmath.data.solutions import Solution, chat_prompt
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.runs.errors import InputError
+
+
+def encode_prompt(record: Solution, tokenizer: Tokenizer) -> list[int]:
+    """<bos> and the chat prompt, up to the place where the solution starts."""
+    return [tokenizer.bos_id, *tokenizer.encode(chat_prompt(record.question, record.language, record.kind))]
+
+
+def encode_solution(record: Solution, tokenizer: Tokenizer) -> list[int]:
+    """The solution and <eos>."""
+    return [*tokenizer.encode(f" {record.solution}"), tokenizer.eos_id]
+
+
+def examples(records: Sequence[Solution], tokenizer: Tokenizer, max_length: int) -> Iterator[arrays.Example]:
+    """Each record as `tokens` and `loss_mask`, int32 [length]; the mask is 1 on the solution and its <eos>.
+
+    Records longer than `max_length` tokens are left out: cut in the middle they would teach wrong ends.
+
+    Raises:
+      InputError: more than half are longer.
+    """
+    encoded = [(encode_prompt(record, tokenizer), encode_solution(record, tokenizer)) for record in records]
+    fitting = [(prompt, solution) for prompt, solution in encoded if len(prompt) + len(solution) <= max_length]
+    if 2 * len(fitting) < len(encoded):
+        longest = max(len(prompt) + len(solution) for prompt, solution in encoded)
+        raise InputError(
+            f"config.length: {len(encoded) - len(fitting)} of {len(encoded)} solutions are longer than {max_length} "
+            f"tokens (the longest has {longest}); raise it"
+        )
+    for prompt, solution in fitting:
+        yield {
+            "tokens": np.array(prompt + solution, np.int32),
+            "loss_mask": np.array([0] * len(prompt) + [1] * len(solution), np.int32),
+        }

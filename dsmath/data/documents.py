@@ -1,0 +1,78 @@
+"""Pretraining text: Parquet files with a `text` column, tokenized once."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from dsmath.data import arrays
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.runs.errors import InputError
+from dsmath.runs.progress import Progress
+
+_BATCH = 256  # documents that are tokenized in one call
+
+
+def find_corpus(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
+    """The Parquet files of a corpus: `folder/*.parquet`, or `folder/corpus/*.parquet` of a mining workdir.
+
+    Raises:
+      InputError: none there, or one without a `text` column; `field` is the config's field that names the folder.
+    """
+    folder = pathlib.Path(folder)
+    files = sorted(folder.glob("corpus/*.parquet")) or sorted(folder.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{field}={str(folder)!r}: no Parquet files there; give a mining workdir or a folder of them")
+    for file in files:
+        try:
+            names = pyarrow.parquet.read_schema(file).names
+        except pyarrow.ArrowInvalid as error:
+            raise InputError(f"{field}: {file} is no Parquet file; remove it or write it again") from error
+        if "text" not in names:
+            raise InputError(f"{field}: {file} has no column 'text' but {names}; rename the column of the text")
+    return files
+
+
+def read_texts(files: list[pathlib.Path]) -> Iterator[str]:
+    """The texts of a corpus, in the order of the files; memory holds one batch of rows."""
+    for file in files:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
+            yield from batch.column("text").to_pylist()
+
+
+def prepare(corpora: Mapping[str, str], folder: str | os.PathLike, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Tokenizes each corpus of a mixture, once.
+
+    Args:
+      corpora: folder by the corpus's name, as in `config.corpora`.
+      folder: each corpus is stored in `folder/NAME`.
+      tokenizer: every document becomes <bos> text <eos>.
+    Returns:
+      the source of each corpus: examples with `tokens`, int32 [length].
+    Raises:
+      InputError: a corpus that is absent, damaged or empty.
+    """
+    files = {name: find_corpus(path, f"config.corpora.{name}") for name, path in corpora.items()}
+    sources = {}
+    for name in corpora:
+        sources[name] = arrays.store(
+            pathlib.Path(folder) / name, _tokenize(files[name], tokenizer, f"tokenize {name}"), ("tokens",)
+        )
+        if not len(sources[name]):
+            raise InputError(f"config.corpora.{name}={corpora[name]!r}: the corpus holds no text; mine it again")
+    return sources
+
+
+def _tokenize(files: list[pathlib.Path], tokenizer: Tokenizer, label: str) -> Iterator[arrays.Example]:
+    total = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+    with Progress(total, label, "document") as progress:
+        for file in files:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
+                texts = batch.column("text").to_pylist()
+                for ids in tokenizer.encode_all(texts):
+                    yield {"tokens": np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)}
+                progress.advance(len(texts))

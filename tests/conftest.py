@@ -1,0 +1,45 @@
+"""What all tests share: eight fake devices, and the real data where it is present."""
+
+import os
+import pathlib
+
+import pytest
+
+# Before anything imports jax or daft.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["DO_NOT_TRACK"] = "true"
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of real benchmark files and web archives, which users of the project lack."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data is absent: no folder {folder.name} beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_model_config():
+    """(changes) -> the config of a tiny decoder: two layers, width 32, grouped heads."""
+    from dsmath.model.transformer import ModelConfig
+
+    fields = {
+        "vocab_size": 64,
+        "num_layers": 2,
+        "width": 32,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "mlp_width": 48,
+        "norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tied": True,
+        "dtype": "float32",
+        "remat": False,
+        "attention": "xla",
+    }
+    return lambda **changes: ModelConfig.create(fields | changes)
