@@ -1,0 +1,163 @@
+"""MathML to LaTeX: the annotation where the page carries one, a reading of the tree where it does not."""
+
+from resiliparse.parse.html import ElementNode
+
+_LATEX_ENCODINGS = ("application/x-tex", "tex", "latex", "application/x-latex", "text/x-tex")
+_SYMBOLS = {
+    "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ϵ": r"\epsilon", "ε": r"\varepsilon",
+    "ζ": r"\zeta", "η": r"\eta", "θ": r"\theta", "ϑ": r"\vartheta", "ι": r"\iota", "κ": r"\kappa", "λ": r"\lambda",
+    "μ": r"\mu", "ν": r"\nu", "ξ": r"\xi", "π": r"\pi", "ρ": r"\rho", "σ": r"\sigma", "ς": r"\varsigma",
+    "τ": r"\tau", "υ": r"\upsilon", "φ": r"\varphi", "ϕ": r"\phi", "χ": r"\chi", "ψ": r"\psi", "ω": r"\omega",
+    "Γ": r"\Gamma", "Δ": r"\Delta", "Θ": r"\Theta", "Λ": r"\Lambda", "Ξ": r"\Xi", "Π": r"\Pi", "Σ": r"\Sigma",
+    "Υ": r"\Upsilon", "Φ": r"\Phi", "Ψ": r"\Psi", "Ω": r"\Omega",
+    "∑": r"\sum", "∏": r"\prod", "∐": r"\coprod", "∫": r"\int", "∬": r"\iint", "∭": r"\iiint", "∮": r"\oint",
+    "∞": r"\infty", "∂": r"\partial", "∇": r"\nabla", "±": r"\pm", "∓": r"\mp", "×": r"\times", "÷": r"\div",
+    "⋅": r"\cdot", "·": r"\cdot", "∘": r"\circ", "∗": "*", "⊕": r"\oplus", "⊗": r"\otimes", "≤": r"\le", "≥": r"\ge",
+    "≠": r"\ne", "≈": r"\approx", "≡": r"\equiv", "≅": r"\cong", "∼": r"\sim", "≃": r"\simeq", "∝": r"\propto",
+    "≪": r"\ll", "≫": r"\gg", "∈": r"\in", "∉": r"\notin", "∋": r"\ni", "⊂": r"\subset", "⊆": r"\subseteq",
+    "⊃": r"\supset", "⊇": r"\supseteq", "∪": r"\cup", "∩": r"\cap", "∖": r"\setminus", "∅": r"\emptyset",
+    "∀": r"\forall", "∃": r"\exists", "¬": r"\neg", "∧": r"\wedge", "∨": r"\vee", "→": r"\to", "←": r"\leftarrow",
+    "↔": r"\leftrightarrow", "⇒": r"\Rightarrow", "⇐": r"\Leftarrow", "⇔": r"\Leftrightarrow", "↦": r"\mapsto",
+    "⟨": r"\langle", "⟩": r"\rangle", "〈": r"\langle", "〉": r"\rangle", "⌊": r"\lfloor", "⌋": r"\rfloor",
+    "⌈": r"\lceil", "⌉": r"\rceil", "‖": r"\|", "∥": r"\parallel", "∣": r"\mid", "⊥": r"\perp", "…": r"\ldots",
+    "⋯": r"\cdots", "⋮": r"\vdots", "⋱": r"\ddots", "ℓ": r"\ell", "ℏ": r"\hbar", "ℜ": r"\Re", "ℑ": r"\Im",
+    "ℝ": r"\mathbb{R}", "ℂ": r"\mathbb{C}", "ℕ": r"\mathbb{N}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}",
+    "†": r"\dagger", "−": "-", "′": "'", "″": "''", "{": r"\{", "}": r"\}", "%": r"\%", "#": r"\#",
+    "\u2061": "", "\u2062": "", "\u2063": "", "\u2064": "", "\u00a0": " ", "\u200b": "",
+}  # fmt: skip
+_ACCENTS = {
+    "^": r"\hat", "ˆ": r"\hat", "~": r"\tilde", "˜": r"\tilde", "¯": r"\bar", "‾": r"\overline", "―": r"\overline",
+    "→": r"\vec", "⃗": r"\vec", "˙": r"\dot", ".": r"\dot", "¨": r"\ddot", "⏞": r"\overbrace", "̂": r"\hat",
+}  # fmt: skip
+_FUNCTIONS = {
+    "arccos", "arcsin", "arctan", "arg", "cos", "cosh", "cot", "coth", "csc", "deg", "det", "dim", "exp", "gcd",
+    "hom", "inf", "ker", "lg", "lim", "liminf", "limsup", "ln", "log", "max", "min", "Pr", "sec", "sin", "sinh",
+    "sup", "tan", "tanh",
+}  # fmt: skip
+_VARIANTS = {
+    "bold": r"\mathbf", "double-struck": r"\mathbb", "script": r"\mathcal", "fraktur": r"\mathfrak",
+    "sans-serif": r"\mathsf", "monospace": r"\mathtt",
+}  # fmt: skip
+_SKIPPED = {"annotation", "annotation-xml", "mphantom", "none", "mprescripts", "mjx-copytext", "maligngroup"}
+_MAX_DEPTH = 100  # of nested elements: deeper ones are no formula
+
+
+def mathml_to_latex(math: ElementNode) -> str:
+    """The LaTeX of a `math` element.
+
+    Args:
+      math: the element, with or without a namespace prefix.
+    Returns:
+      The annotation in TeX if there is one, else the `alttext` that LaTeXML and Wikipedia write, else the tree read
+      out: fractions, roots, scripts, tables, accents and the usual symbols.
+    """
+    for name in ("annotation", "mml\\:annotation", "m\\:annotation"):
+        for annotation in math.query_selector_all(name):
+            if annotation.getattr("encoding", "").lower() in _LATEX_ENCODINGS:
+                return (annotation.text or "").strip()
+    alttext = math.getattr("alttext", "").strip()
+    if alttext:
+        return alttext
+    return _join([_read(child, 0) for child in math.children])
+
+
+def _read(node: ElementNode, depth: int) -> str:
+    tag = (node.tag or "").rsplit(":", 1)[-1]
+    if tag in _SKIPPED or depth > _MAX_DEPTH:
+        return ""
+    if tag in ("mi", "mo", "mn", "mtext", "ms"):
+        return _read_token(tag, node)
+    if tag == "mspace":
+        return r"\ " if node.getattr("width") else ""
+    parts = [_read(child, depth + 1) for child in node.children]
+    if tag == "mfrac" and len(parts) == 2 and node.getattr("linethickness", "").rstrip("ptxem") == "0":
+        return rf"{{{parts[0]} \atop {parts[1]}}}"
+    build = _BUILDERS.get(tag)
+    if build is not None and len(parts) == build[0]:
+        return build[1](*parts)
+    if tag == "msqrt":
+        return rf"\sqrt{{{_join(parts)}}}"
+    if tag == "mfenced":
+        return _read_fenced(node, parts)
+    if tag == "mtable":
+        return r"\begin{matrix}" + r" \\ ".join(parts) + r"\end{matrix}"
+    if tag in ("mtr", "mlabeledtr"):
+        return " & ".join(parts)
+    if tag == "mmultiscripts":
+        return _read_multiscripts(parts)
+    return _join(parts)
+
+
+def _read_token(tag: str, node: ElementNode) -> str:
+    text = " ".join((node.text or "").split())
+    if tag in ("mtext", "ms"):
+        return rf"\text{{{text}}}" if text else ""
+    if tag == "mi" and text in _FUNCTIONS:
+        return f"\\{text}"
+    latex = _join([_SYMBOLS.get(character, character) for character in text])
+    if tag == "mi" and len(text) > 1:
+        latex = rf"\operatorname{{{text}}}" if text.isalpha() and text.isascii() else latex
+    variant = _VARIANTS.get(node.getattr("mathvariant", ""))
+    return f"{variant}{{{latex}}}" if variant and latex else latex
+
+
+def _read_fenced(node: ElementNode, parts: list[str]) -> str:
+    opening, closing = node.getattr("open", "("), node.getattr("close", ")")
+    separators = node.getattr("separators", ",").strip()
+    return _SYMBOLS.get(opening, opening) + separators[:1].join(parts) + _SYMBOLS.get(closing, closing)
+
+
+def _read_multiscripts(parts: list[str]) -> str:
+    base, *scripts = parts or [""]
+    latex = base
+    for place, script in enumerate(scripts):
+        if script:
+            latex += f"{'_' if place % 2 == 0 else '^'}{{{script}}}"
+    return latex
+
+
+def _read_over(base: str, over: str) -> str:
+    accent = next((_ACCENTS[mark] for mark in (over, _PLAIN.get(over, "")) if mark in _ACCENTS), None)
+    if accent:
+        return f"{accent}{{{base}}}"
+    return f"{base}^{{{over}}}" if base.startswith(_BIG) else rf"\overset{{{over}}}{{{base}}}"
+
+
+def _read_under(base: str, under: str) -> str:
+    if under in ("_", "¯", r"\_"):
+        return rf"\underline{{{base}}}"
+    return f"{base}_{{{under}}}" if base.startswith(_BIG) else rf"\underset{{{under}}}{{{base}}}"
+
+
+def _read_base(base: str) -> str:
+    return base if len(base) <= 1 or base.startswith("\\") or base.isalnum() else f"{{{base}}}"
+
+
+def _join(parts: list[str]) -> str:
+    """Sets pieces side by side, with a space between a command and a letter that would lengthen its name."""
+    latex = ""
+    for part in parts:
+        if part and latex and part[0].isalpha() and _ends_in_command(latex):
+            latex += " "
+        latex += part
+    return latex
+
+
+def _ends_in_command(latex: str) -> bool:
+    stripped = latex.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return len(stripped) < len(latex) and stripped.endswith("\\")
+
+
+_PLAIN = {latex: symbol for symbol, latex in _SYMBOLS.items()}
+_BIG = (r"\sum", r"\prod", r"\coprod", r"\int", r"\lim", r"\max", r"\min", r"\sup", r"\inf", r"\det", r"\gcd", r"\Pr",
+        r"\operatorname", r"\overbrace", r"\underbrace", r"\oint", r"\iint", "⋃", "⋂")  # fmt: skip
+_BUILDERS = {
+    "mfrac": (2, lambda above, below: rf"\frac{{{above}}}{{{below}}}"),
+    "mroot": (2, lambda radicand, index: rf"\sqrt[{index}]{{{radicand}}}"),
+    "msup": (2, lambda base, above: f"{_read_base(base)}^{{{above}}}"),
+    "msub": (2, lambda base, below: f"{_read_base(base)}_{{{below}}}"),
+    "msubsup": (3, lambda base, below, above: f"{_read_base(base)}_{{{below}}}^{{{above}}}"),
+    "mover": (2, _read_over),
+    "munder": (2, _read_under),
+    "munderover": (3, lambda base, below, above: f"{_read_base(base)}_{{{below}}}^{{{above}}}"),
+}
