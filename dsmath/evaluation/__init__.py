@@ -1,0 +1,1 @@
+"""Evaluation of models on held-out problems, and the report of a whole chain."""
