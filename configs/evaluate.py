@@ -1,0 +1,30 @@
+"""Evaluation on held-out problems: greedy accuracy, pass@k, maj@k.
+
+    python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
+
+On real files: --config.problems=DIR, a folder with GSM8K's test.jsonl.
+"""
+
+import ml_collections
+
+
+def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
+    """Presets: nano (a laptop), 7b (the paper)."""
+    if preset not in ("nano", "7b"):
+        raise ValueError(f"configs/evaluate.py: preset {preset!r} is none of nano, 7b")
+    nano = preset == "nano"
+    c = ml_collections.ConfigDict()
+    c.init_from = "runs/rl"  # workdir of the checkpoint
+    c.problems = "embedded"  # or a folder with GSM8K's test.jsonl
+    c.num_problems = 500 if nano else 0  # 0: all that real files hold
+
+    c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
+    c.num_cpu_devices = 1
+
+    c.num_samples = 16 if nano else 64  # of a problem, for pass@k and maj@k; §5.2.2
+    c.temperature = 0.7  # §5.2.2, Figure 7
+    c.top_p = 1.0  # ours
+    c.max_new_tokens = 32 if nano else 1024  # the released evaluation
+    c.batch_size = 512 if nano else 1024  # sequences that are decoded at once
+    c.seed = 0
+    return c

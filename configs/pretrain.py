@@ -1,0 +1,63 @@
+"""Pretraining on a mixture of corpora.
+
+python -m experiments.pretrain --config=configs/pretrain.py:nano --workdir=runs/pretrain \\
+    --config.tokenizer=runs/tokenizer --config.corpora.mined=runs/mine
+
+Another mixture: --config.corpora and --config.weights take whole dictionaries, such as
+    --config.corpora="{'mined': 'runs/mine', 'arxiv': 'data/arxiv'}" --config.weights="{'mined': 0.9, 'arxiv': 0.1}"
+"""
+
+import ml_collections
+
+
+def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
+    """Presets: nano (a laptop), 1b3 (the paper's ablations), 7b (the paper's base model)."""
+    if preset not in ("nano", "1b3", "7b"):
+        raise ValueError(f"configs/pretrain.py: preset {preset!r} is none of nano, 1b3, 7b")
+    c = ml_collections.ConfigDict()
+    c.tokenizer = "runs/tokenizer"
+    c.init_from = ""  # workdir of the parent; empty: random parameters
+    c.corpora = ml_collections.ConfigDict({"mined": "runs/mine"})
+    c.weights = ml_collections.ConfigDict({"mined": 1.0})
+
+    # Devices along each axis of the mesh; -1 is the rest.
+    c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
+    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
+
+    c.model = ml_collections.ConfigDict(
+        {
+            "num_layers": {"nano": 4, "1b3": 24, "7b": 30}[preset],
+            "width": {"nano": 128, "1b3": 2048, "7b": 4096}[preset],
+            "num_heads": {"nano": 4, "1b3": 16, "7b": 32}[preset],
+            "num_kv_heads": {"nano": 2, "1b3": 16, "7b": 32}[preset],
+            "head_dim": {"nano": 32, "1b3": 128, "7b": 128}[preset],
+            "mlp_width": {"nano": 352, "1b3": 5504, "7b": 11008}[preset],
+            "norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "tied": preset == "nano",
+            "dtype": "float32" if preset == "nano" else "bfloat16",
+            "remat": preset != "nano",
+            "attention": "xla",
+        }
+    )
+
+    c.length = 128 if preset == "nano" else 4096  # §2.2.1: context 4 K
+    c.batch_size = {"nano": 32, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
+    c.num_microbatches = {"nano": 1, "1b3": 8, "7b": 20}[preset]  # ours
+    c.num_steps = {"nano": 200, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
+    c.save_every = 50 if preset == "nano" else 1000
+    c.log_every = 5 if preset == "nano" else 10
+    c.seed = 0
+
+    c.optimizer = ml_collections.ConfigDict(
+        {
+            "schedule": "multi_step",  # §2.2.1: 31.6 % of the peak after 80 % of training, 10 % after 90 %
+            "peak_learning_rate": {"nano": 2e-3, "1b3": 5.3e-4, "7b": 4.2e-4}[preset],  # §2.2.1, §2.3
+            "warmup_steps": 20 if preset == "nano" else 2000,  # §2.2.1
+            "b1": 0.9,  # §2.2.1
+            "b2": 0.95,  # §2.2.1
+            "weight_decay": 0.1,  # §2.2.1
+            "clip_norm": 1.0,  # ours: the paper is silent
+        }
+    )
+    return c

@@ -1,0 +1,43 @@
+"""Supervised fine-tuning on solutions.
+
+    python -m experiments.sft --config=configs/sft.py:nano --workdir=runs/sft --config.init_from=runs/pretrain
+
+On real files: --config.problems=DIR, a folder with GSM8K's train.jsonl and test.jsonl.
+"""
+
+import ml_collections
+
+
+def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
+    """Presets: nano (a laptop), 7b (the paper)."""
+    if preset not in ("nano", "7b"):
+        raise ValueError(f"configs/sft.py: preset {preset!r} is none of nano, 7b")
+    c = ml_collections.ConfigDict()
+    c.init_from = "runs/pretrain"  # workdir of the parent
+    c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
+    c.num_problems = 12000 if preset == "nano" else 0  # 0: all that real files hold
+
+    c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
+    c.num_cpu_devices = 1
+
+    c.length = 256 if preset == "nano" else 4096  # §3: concatenated up to 4 K tokens
+    c.packing_bins = 16 if preset == "nano" else 64  # ours
+    c.batch_size = 16 if preset == "nano" else 256  # rows; §3
+    c.num_microbatches = 1 if preset == "nano" else 8  # ours
+    c.num_steps = 400 if preset == "nano" else 500  # §3
+    c.save_every = 100
+    c.log_every = 5 if preset == "nano" else 10
+    c.seed = 0
+
+    c.optimizer = ml_collections.ConfigDict(
+        {
+            "schedule": "constant",  # §3
+            "peak_learning_rate": 1.5e-3 if preset == "nano" else 5e-5,  # §3
+            "warmup_steps": 10 if preset == "nano" else 0,  # ours: the paper is silent
+            "b1": 0.9,
+            "b2": 0.95,
+            "weight_decay": 0.1,  # ours: as in pretraining
+            "clip_norm": 1.0,  # ours
+        }
+    )
+    return c

@@ -1,0 +1,1 @@
+"""One short driver a stage, read top to bottom."""

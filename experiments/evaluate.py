@@ -1,0 +1,76 @@
+"""Evaluates a checkpoint on held-out problems: greedy accuracy, pass@k, maj@k.
+
+python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
+"""
+
+from typing import Any
+
+import jax
+
+from dsmath.data import chat, problems
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.evaluation import generations, scores
+from dsmath.model.sharding import make_mesh, use_cpu_devices
+from dsmath.model.transformer import Transformer
+from dsmath.rollout.decoding import Decoding
+from dsmath.rollout.sampler import Sampler
+from dsmath.runs import driver
+from dsmath.runs.progress import Progress
+from dsmath.runs.workdir import write_lineage
+from dsmath.train.checkpoint import read_model, read_params
+from dsmath.train.state import abstract_params
+
+
+def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """One greedy solution and `num_samples` sampled ones for every problem, graded.
+
+    Source: DeepSeekMath §5.2.2, Figure 7 (maj@k and pass@k).
+    """
+    use_cpu_devices(config.num_cpu_devices)
+    mesh = make_mesh(config.mesh)
+
+    # Problems
+    tokenizer = Tokenizer.load(config.init_from, "config.init_from")
+    records = problems.load(config.problems, "test", count=config.num_problems, seed=config.seed)
+    prompts = [chat.encode_prompt(record, tokenizer) for record in records]
+    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "test"))
+
+    # Model
+    model = Transformer(read_model(config.init_from))
+    params = read_params(config.init_from, abstract_params(model, mesh))
+    key = jax.random.key(config.seed)
+
+    # Generation
+    tables = {}
+    passes = {"greedy": (0.0, 1), "samples": (config.temperature, config.num_samples)}
+    with Progress(len(passes) * len(records), "evaluate", "problem") as progress:
+        for name, (temperature, group_size) in passes.items():
+            sampler = Sampler(
+                model,
+                mesh,
+                eos_id=tokenizer.eos_id,
+                pad_id=tokenizer.pad_id,
+                decoding=Decoding(temperature, config.top_p, config.max_new_tokens),
+                group_size=group_size,
+                batch_size=max(1, config.batch_size // group_size),
+            )
+            tables[name] = generations.generate(
+                sampler,
+                params,
+                records,
+                prompts,
+                key=key,
+                decode=tokenizer.decode,
+                folder=workdir / "generations" / name,
+                on_questions=progress.advance,
+            )
+
+    # Grades and figures
+    graded = {name: scores.grade(table) for name, table in tables.items()}
+    for name, table in graded.items():
+        generations.write_table(workdir / f"{name}.parquet", table)
+    return scores.summarize(graded["greedy"], graded["samples"])
+
+
+if __name__ == "__main__":
+    driver.main("evaluate", run)

@@ -1,0 +1,90 @@
+"""Runs the whole chain: mine, tokenizer, pretrain, SFT, GRPO, evaluation before and after RL, report.
+
+    python -m experiments.pipeline --config=configs/pipeline.py:nano --workdir=runs/demo
+
+Every stage is a command of its own, printed as it starts: it can be run alone, and the same line resumes the chain.
+"""
+
+import ctypes
+import importlib
+import shlex
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from dsmath.data import problems
+from dsmath.data.solutions import write_solutions
+from dsmath.evaluation.report import write_report
+from dsmath.runs import driver
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import read_result
+
+
+def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """Runs the stages that are not finished yet, then writes `report.html` and `summary.json`."""
+    # The corpus must not hold the problems on which the models are compared
+    held_out = problems.load(config.problems, "test", count=config.evaluate.num_problems, seed=config.evaluate.seed)
+    write_solutions(workdir / "problems" / "test.jsonl", held_out)
+
+    stages = [
+        ("mine", "mine", {"benchmarks": f"{workdir}/problems/test.jsonl"}),
+        ("tokenizer", "tokenizer", {"corpus": f"{workdir}/mine"}),
+        ("pretrain", "pretrain", {"tokenizer": f"{workdir}/tokenizer", "corpora.mined": f"{workdir}/mine"}),
+        ("sft", "sft", {"init_from": f"{workdir}/pretrain"}),
+        ("evaluate", "evaluate_sft", {"init_from": f"{workdir}/sft"}),
+        ("rl", "rl", {"init_from": f"{workdir}/sft"}),
+        ("evaluate", "evaluate_rl", {"init_from": f"{workdir}/rl"}),
+    ]
+    results = {}
+    for number, (stage, folder, paths) in enumerate(stages, start=1):
+        default = importlib.import_module(f"configs.{stage}").get_config(config.preset)
+        overrides = _differences(default.to_dict(), config[stage].to_dict()) | paths
+        command = [
+            sys.executable,
+            "-m",
+            f"experiments.{stage}",
+            f"--config=configs/{stage}.py:{config.preset}",
+            f"--workdir={workdir / folder}",
+            *(f"--config.{field}={value}" for field, value in overrides.items()),
+        ]
+        print(f"[{number}/{len(stages)}] python {shlex.join(command[1:])}", file=sys.stderr, flush=True)
+        code = subprocess.run(command, check=False, preexec_fn=_die_with_parent).returncode
+        if code:
+            raise InputError(
+                f"stage {folder} ended with status {code}; mend what it names, then run the same line again"
+            )
+        results[folder] = read_result(workdir / folder)
+
+    # Report
+    report, summary = write_report(workdir)
+    return {
+        "accuracy_before_rl": results["evaluate_sft"]["accuracy"],
+        "accuracy_after_rl": results["evaluate_rl"]["accuracy"],
+        "report": str(report),
+        "summary": str(summary),
+    }
+
+
+def _differences(default: dict[str, Any], chosen: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields, dotted, whose chosen value is not the default."""
+    if prefix and default.keys() != chosen.keys():  # a mapping whose keys are the user's, such as corpora
+        return {prefix[:-1]: chosen}
+    found = {}
+    for name, value in chosen.items():
+        if isinstance(value, dict):
+            found |= _differences(default[name], value, f"{prefix}{name}.")
+        elif value != default[name]:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _die_with_parent() -> None:
+    """A stage must not outlive a killed chain: the next one would work in its folder too."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    driver.main("pipeline", run)

@@ -1,0 +1,44 @@
+"""Pretrains the decoder on a mixture of corpora.
+
+python -m experiments.pretrain --config=configs/pretrain.py:nano --workdir=runs/pretrain \\
+    --config.tokenizer=runs/tokenizer --config.corpora.mined=runs/mine
+"""
+
+import pathlib
+from typing import Any
+
+from dsmath.data import documents, packing
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.sharding import use_cpu_devices
+from dsmath.model.transformer import ModelConfig
+from dsmath.runs import driver
+from dsmath.runs.workdir import write_lineage
+from dsmath.train import supervised
+
+
+def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """Tokenizes the corpora once, packs them into rows, and trains.
+
+    Source: DeepSeekMath §2.2, §2.3.
+    """
+    use_cpu_devices(config.num_cpu_devices)
+
+    # Data
+    tokenizer = Tokenizer.load(config.tokenizer)
+    sources = documents.prepare(config.corpora, workdir / "data", tokenizer)
+    batches = packing.document_batches(
+        sources, config.weights, length=config.length, batch_size=config.batch_size, seed=config.seed
+    )
+    parents = {"tokenizer": config.tokenizer, **config.corpora}
+    if config.init_from:
+        parents["init_from"] = config.init_from
+    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / "tokenizer.model"])
+    tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
+
+    # Model and training
+    model_config = ModelConfig.create({**config.model, "vocab_size": tokenizer.vocab_size})
+    return supervised.train(config, workdir, model_config, batches, "pretrain")
+
+
+if __name__ == "__main__":
+    driver.main("pretrain", run)

@@ -1,0 +1,123 @@
+"""Reinforcement learning from a checkpoint: GRPO with outcome supervision.
+
+python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from dsmath.data import chat, problems
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.sharding import make_mesh, use_cpu_devices
+from dsmath.model.transformer import Transformer
+from dsmath.reward.rules import answer_rewards
+from dsmath.rl import advantages, loop
+from dsmath.rl.batches import make_batch
+from dsmath.rollout.decoding import Decoding
+from dsmath.rollout.sampler import Sampler
+from dsmath.runs import driver
+from dsmath.runs.errors import InputError
+from dsmath.runs.metrics import MetricsWriter, read_metrics
+from dsmath.runs.progress import Progress
+from dsmath.runs.workdir import write_lineage
+from dsmath.train.checkpoint import Checkpointer, read_model, read_params
+from dsmath.train.optimizer import make_optimizer
+from dsmath.train.state import abstract_state, make_train_step, root_key, start_from
+
+ROLLOUT = 1  # purpose of the random key
+
+
+def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """GRPO: sample groups from the policy, score them, take group-relative advantages, update.
+
+    Source: DeepSeekMath §4.1, Algorithm 1.
+    """
+    if config.updates_per_rollout < 1:
+        raise InputError(f"config.updates_per_rollout: {config.updates_per_rollout} must be at least 1")
+    use_cpu_devices(config.num_cpu_devices)
+    mesh = make_mesh(config.mesh)
+
+    # Questions
+    tokenizer = Tokenizer.load(config.init_from, "config.init_from")
+    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    prompts = [chat.encode_prompt(record, tokenizer) for record in records]
+    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+    tokenizer.save(workdir)
+
+    # Policy and reference, both from the parent
+    model = Transformer(read_model(config.init_from))
+    optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
+    abstract = abstract_state(model, optimizer, mesh)
+    reference = read_params(config.init_from, abstract.params)
+    sampler = Sampler(
+        model,
+        mesh,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        decoding=Decoding(**config.decoding),
+        group_size=config.group_size,
+        batch_size=config.num_groups,
+    )
+    logprobs = loop.make_logprobs(model, mesh)
+    loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta)
+    update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
+
+    with Checkpointer(workdir, model.config) as checkpointer:
+        if checkpointer.latest_step is not None:
+            state, _ = checkpointer.restore(abstract)
+        else:
+            state = start_from(reference, model, optimizer, mesh, config.seed)
+        start = int(state.step) // config.updates_per_rollout
+        key = jax.random.fold_in(root_key(state), ROLLOUT)
+
+        with (
+            MetricsWriter(workdir, start) as writer,
+            Progress(config.num_steps, "rl", "step", done=start) as progress,
+        ):
+            for step in range(start + 1, config.num_steps + 1):
+                # Exploration: G outputs for each question from the policy as it stands
+                began = time.perf_counter()
+                chosen = loop.choose_questions(
+                    step - 1, num_questions=len(records), batch_size=config.num_groups, seed=config.seed
+                )
+                requests = [(step - 1) * config.num_groups + place for place in range(config.num_groups)]
+                asked = [prompts[index] for index in chosen]
+                samples = sampler(state.params, asked, requests, key)
+                rollout_seconds = time.perf_counter() - began
+
+                # Rewards and advantages
+                golds = [records[index].answer for index in chosen]
+                scores = loop.score(samples, golds, tokenizer.decode, answer_rewards)
+                batch = make_batch(asked, samples, tokenizer.pad_id)
+                batch["advantages"] = np.asarray(advantages.outcome(scores.rewards))
+                batch["rollout_logprobs"] = samples.logprobs
+                batch["ref_logprobs"] = logprobs(reference, batch)
+                if config.updates_per_rollout > 1:
+                    batch["old_logprobs"] = logprobs(state.params, batch)
+
+                # Updates
+                for _ in range(config.updates_per_rollout):
+                    state, metrics = update(state, batch)
+                figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                if not np.isfinite(figures["loss"]):  # such a state is never saved
+                    raise InputError(f"step {step}: the loss is {figures['loss']}; lower peak_learning_rate")
+                seconds = {"seconds": time.perf_counter() - began, "rollout_seconds": rollout_seconds}
+                writer.write(step, scores.figures | figures | seconds)
+                if step % config.save_every == 0 or step == config.num_steps:
+                    checkpointer.save(state, {"step": step})
+                progress.advance(1, reward=scores.figures["reward"], kl=figures["kl"])
+
+    records_of_run = read_metrics(workdir)
+    tail = records_of_run[-max(1, len(records_of_run) // 10) :]  # one step's reward is noise
+    return {
+        "steps": config.num_steps,
+        "reward": float(np.mean([record["reward"] for record in tail])),
+        "kl": tail[-1]["kl"],
+    }
+
+
+if __name__ == "__main__":
+    driver.main("rl", run)

@@ -1,0 +1,47 @@
+"""Fine-tunes a checkpoint on solutions.
+
+python -m experiments.sft --config=configs/sft.py:nano --workdir=runs/sft --config.init_from=runs/pretrain
+"""
+
+from typing import Any
+
+from dsmath.data import arrays, chat, packing, problems
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.sharding import use_cpu_devices
+from dsmath.runs import driver
+from dsmath.runs.workdir import write_lineage
+from dsmath.train import supervised
+from dsmath.train.checkpoint import read_model
+
+
+def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """Tokenizes the solutions once, packs them into rows, and trains on the solutions' tokens.
+
+    Source: DeepSeekMath §3.
+    """
+    use_cpu_devices(config.num_cpu_devices)
+
+    # Model, as the parent has it
+    model_config = read_model(config.init_from)
+    tokenizer = Tokenizer.load(config.init_from, "config.init_from")
+
+    # Data
+    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    examples = chat.examples(records, tokenizer, config.length + 1)
+    source = arrays.store(workdir / "data", examples, ("tokens", "loss_mask"))
+    batches = packing.solution_batches(
+        source,
+        length=config.length,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        packing_bins=config.packing_bins,
+    )
+    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+    tokenizer.save(workdir)
+
+    # Training
+    return supervised.train(config, workdir, model_config, batches, "sft") | {"examples": len(source)}
+
+
+if __name__ == "__main__":
+    driver.main("sft", run)
