@@ -17,8 +17,14 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.tokenizer = "runs/tokenizer"
     c.init_from = ""  # workdir of the parent; empty: random parameters
+    # The mixture: folders of Parquet files with a column `text`, and each one's share of the tokens. The paper's is
+    # 56 % DeepSeekMath Corpus, 4 % AlgebraicStack, 10 % arXiv, 20 % GitHub, 10 % natural language (§2.3).
     c.corpora = ml_collections.ConfigDict({"mined": "runs/mine"})
     c.weights = ml_collections.ConfigDict({"mined": 1.0})
+    if preset == "nano":  # a model this small meets arithmetic in a workbook, or not at all
+        c.corpora.workbook = "embedded"
+        c.weights = ml_collections.ConfigDict({"mined": 0.3, "workbook": 0.7})
+    c.num_embedded = 4000  # pages of the embedded workbook
 
     # Devices along each axis of the mesh; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
@@ -42,10 +48,10 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     )
 
     c.length = 128 if preset == "nano" else 4096  # §2.2.1: context 4 K
-    c.batch_size = {"nano": 32, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
+    c.batch_size = {"nano": 16, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
     c.num_microbatches = {"nano": 1, "1b3": 8, "7b": 20}[preset]  # ours
-    c.num_steps = {"nano": 200, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
-    c.save_every = 50 if preset == "nano" else 1000
+    c.num_steps = {"nano": 450, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
+    c.save_every = 100 if preset == "nano" else 1000
     c.log_every = 5 if preset == "nano" else 10
     c.seed = 0
 

@@ -1,0 +1,275 @@
+"""Mining a tiny crawl from end to end: what is collected, what stands on disk, kills, bad input."""
+
+import io
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from fastwarc.stream_io import GzipWriter
+from fastwarc.warc import WarcRecord, WarcRecordType
+
+from configs.mine import PRESETS, get_config
+from dsmath.runs import driver
+from dsmath.runs.errors import InputError
+from dsmath.web import mine, seed
+from dsmath.web.pages import detect_language
+from experiments.mine import run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = ["the", "of", "and", "with", "from", "that", "which", "where", "here", "there", "page", "text", "over"]
+ANALYSIS = ["integral", "derivative", "limit", "function", "continuous", "series", "theorem", "proof", "bounded"]
+ALGEBRA = ["group", "ring", "ideal", "module", "homomorphism", "kernel", "quotient", "lattice", "functor", "morphism"]
+NEWS = ["minister", "election", "market", "football", "weather", "police", "concert", "harbour", "budget", "village"]
+QUESTION = "A farmer sells eleven baskets of plums at four coins each and buys two hens how many coins remain"
+
+
+def _text(rng: random.Random, words: list[str]) -> str:
+    return " ".join(rng.choices(words + SHARED, k=80))
+
+
+def _crawl() -> list[tuple[str, str]]:
+    """Pages: analysis is near the seed, algebra is not but shares its host and is marked, news is neither."""
+    rng = random.Random(0)
+    pages = [(f"https://math.example.org/analysis/{n}", _text(rng, ANALYSIS)) for n in range(25)]
+    pages += [(f"https://math.example.org/algebra/{n}", _text(rng, ALGEBRA)) for n in range(20)]
+    pages += [(f"https://news.example.co.uk/{n}", _text(rng, NEWS)) for n in range(75)]
+    first, near = pages[0][1], pages[1][1]
+    pages += [
+        ("http://math.example.org:80/analysis/0#top", first),
+        ("https://mirror.example.net/a-copy-of-the-first-page", first),
+        ("https://mirror.example.net/nearly-the-second-page", near.rsplit(" ", 1)[0] + " changed"),
+        (
+            "https://math.example.org/analysis/question",
+            f"{_text(rng, ANALYSIS)}\n\n{QUESTION}\n\n{_text(rng, ANALYSIS)}",
+        ),
+        ("https://news.example.co.uk/short", "too short"),
+    ]
+    return pages
+
+
+def _write_warc(path: pathlib.Path, pages: list[tuple[str, str]]) -> None:
+    content = io.BytesIO()
+    for url, text in pages:
+        record = WarcRecord()
+        record.init_headers(record_type=WarcRecordType.response)
+        record.headers["WARC-Target-URI"] = url
+        record.headers["Content-Type"] = "application/http; msgtype=response"
+        body = "".join(f"<p>{part}</p>" for part in text.split("\n\n"))
+        html = f"<html><body>{body}</body></html>".encode()
+        record.set_bytes_content(b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html)
+        writer = GzipWriter(content)  # a new one for each record
+        record.write(writer)
+        writer.close()
+    path.write_bytes(content.getvalue())
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> pathlib.Path:
+    """A folder with a crawl, a seed, marks and a benchmark."""
+    folder = tmp_path_factory.mktemp("inputs")
+    pages = _crawl()
+    for number in range(3):
+        _write_warc(folder / f"crawl-{number}.warc.gz", pages[number::3])
+    rng = random.Random(2)
+    (folder / "seed.jsonl").write_text("".join(json.dumps({"text": _text(rng, ANALYSIS)}) + "\n" for _ in range(40)))
+    (folder / "marks.json").write_text('["math.example.org/algebra"]')
+    (folder / "bench.jsonl").write_text(json.dumps({"question": QUESTION, "answer": "42"}) + "\n")
+    return folder
+
+
+def _config(inputs: pathlib.Path):
+    config = get_config("nano")
+    config.input = f"{inputs}/crawl-*.warc.gz"
+    config.seed_texts = f"{inputs}/seed.jsonl"
+    config.marked_paths = f"{inputs}/marks.json"
+    config.benchmarks = f"{inputs}/bench.jsonl"
+    config.negatives = 60
+    config.min_score, config.max_share = 0.05, 0.5
+    config.classifier.epochs = 40
+    config.workers = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory) -> pathlib.Path:
+    """The workdir of an unbroken run."""
+    workdir = tmp_path_factory.mktemp("mine") / "run"
+    driver.run_stage("mine", run, _config(inputs), str(workdir))
+    return workdir
+
+
+def _outputs(workdir: pathlib.Path) -> dict[str, bytes]:
+    files = [*workdir.glob("corpus/*"), *workdir.glob("scores/*"), *workdir.glob("*.parquet"), workdir / "report.json"]
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
+
+
+def test_marks_grow_the_collection(finished):
+    rounds = json.loads((finished / "report.json").read_text())["rounds"]
+    assert len(rounds) >= 2 and rounds[0]["already_collected"] is None
+    assert rounds[0]["new_positives"] > 0 and rounds[1]["positives"] == 40 + rounds[0]["new_positives"]
+    assert rounds[1]["collected"] > rounds[0]["collected"] and rounds[0]["math_domains"] == 1
+    corpus = ds.dataset(finished / "corpus").to_table().to_pylist()
+    hosts = [page["host"] for page in corpus]
+    assert hosts.count("math.example.org") >= 40 and hosts.count("news.example.co.uk") <= 4
+    assert {page["round"] for page in corpus} >= {1, 2}
+
+
+def test_files_have_the_formats_of_the_design(finished):
+    tables = {name: ds.dataset(finished / name).to_table() for name in ("corpus", "scores")}
+    tables |= {name: pq.read_table(finished / f"{name}.parquet") for name in ("duplicates", "contaminated", "domains")}
+    assert {name: table.column_names for name, table in tables.items()} == {
+        "corpus": ["url", "host", "text", "score", "language", "round"],
+        "scores": ["url", "host", "score", "round"],
+        "duplicates": ["url", "kept_url", "kind"],
+        "contaminated": ["url", "benchmark", "ngram"],
+        "domains": ["domain", "pages", "collected", "share", "is_math"],
+    }
+    report = json.loads((finished / "report.json").read_text())
+    assert tables["scores"].num_rows == report["unique"] * len(report["rounds"])
+    assert report["collected"] == tables["corpus"].num_rows
+    assert report["corpus_characters"] == sum(map(len, tables["corpus"]["text"].to_pylist()))
+    assert report["pages"] == report["unique"] + sum(report["duplicates"].values())
+    assert len(report["examples"]) == 10 and report["skipped"] == {"short": 1}
+    assert sum(host["pages"] for host in report["hosts"]) == report["unique"]
+    assert json.loads((finished / "marked_paths.json").read_text()) == ["math.example.org/algebra"]
+    assert sorted(path.name for path in finished.glob("classifier-*.bin"))[0] == "classifier-1.bin"
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_duplicates_name_the_page_that_stayed(finished):
+    duplicates = {row["url"]: row for row in pq.read_table(finished / "duplicates.parquet").to_pylist()}
+    kept = {url: (row["kept_url"], row["kind"]) for url, row in duplicates.items()}
+    assert kept["https://mirror.example.net/a-copy-of-the-first-page"][1] == "exact"
+    second = ("https://math.example.org/analysis/1", "near")
+    assert kept["https://mirror.example.net/nearly-the-second-page"] == second
+    assert sorted(kind for _, kind in kept.values()) == ["exact", "near", "url"]
+    scored = set(ds.dataset(finished / "scores").to_table()["url"].to_pylist())
+    assert not scored & set(kept) and {url for url, _ in kept.values()} <= scored
+
+
+def test_benchmark_text_leaves_the_corpus_and_is_recorded(finished):
+    pages = {page["url"]: page["text"] for page in ds.dataset(finished / "corpus").to_table().to_pylist()}
+    page = pages["https://math.example.org/analysis/question"]
+    assert "baskets of plums" not in page and "integral" in page
+    found = pq.read_table(finished / "contaminated.parquet").to_pylist()
+    assert {row["url"] for row in found} == {"https://math.example.org/analysis/question"}
+    assert json.loads((finished / "report.json").read_text())["contaminated"] == 1
+
+
+def test_finished_run_is_not_run_again(finished, inputs, capsys):
+    before = _outputs(finished)
+    driver.run_stage("mine", run, _config(inputs), str(finished))
+    assert "nothing to do" in capsys.readouterr().err
+    assert _outputs(finished) == before
+
+
+def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
+    config = _config(inputs)
+    fields = ("input", "seed_texts", "marked_paths", "benchmarks", "negatives", "min_score", "max_share")
+    overrides = [f"--config.{name}={config[name]}" for name in fields]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.mine",
+        "--config=configs/mine.py:nano",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    command += [*overrides, "--config.classifier.epochs=40", "--config.workers=1"]
+    for landmark in ("pages/*.parquet", "classifier-1.bin", "scores/round-2-*.parquet"):
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list((tmp_path / "run").glob(landmark)):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "run" / "result.json").exists(), "killed too late to tell anything"
+        (tmp_path / "run" / "scores").mkdir(exist_ok=True)
+        (tmp_path / "run" / "scores" / ".round-2-crawl-0.parquet.0.tmp").write_bytes(b"half a file")
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert _outputs(tmp_path / "run").keys() == _outputs(finished).keys()
+    for name, content in _outputs(finished).items():
+        assert _outputs(tmp_path / "run")[name] == content, name
+
+
+def test_damaged_file_is_counted_and_the_rest_is_read(inputs, tmp_path, caplog):
+    caplog.set_level("WARNING")
+    whole = (inputs / "crawl-0.warc.gz").read_bytes()
+    (tmp_path / "crawl-0.warc.gz").write_bytes(whole[: len(whole) - 60])
+    (tmp_path / "crawl-1.warc.gz").write_bytes(b"no archive at all")
+    files = [str(path) for path in sorted(tmp_path.glob("*.gz"))]
+    mine.extract_pages(files, tmp_path, min_words=20, workers=1)
+    crawl = mine.remove_duplicates(files, tmp_path, threshold=0.8)
+    assert crawl.skipped["damaged"] == 2 and crawl.num_pages > 30
+    assert "crawl-1.warc.gz: 1 damaged records were left out" in caplog.text
+
+
+def test_crawl_without_a_page_is_refused(tmp_path):
+    _write_warc(tmp_path / "crawl.warc.gz", [("https://example.org/", "too short")])
+    files = [str(tmp_path / "crawl.warc.gz")]
+    mine.extract_pages(files, tmp_path, min_words=20, workers=1)
+    with pytest.raises(InputError, match="no readable page"):
+        mine.remove_duplicates(files, tmp_path, threshold=0.8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("input", "absent/*.warc.gz", "matches no file"),
+        ("seed_texts", "absent/*.jsonl", "config.seed_texts"),
+        ("marked_paths", "absent.json", "no such file of marked paths"),
+        ("benchmarks", "absent/*.jsonl", "benchmarks"),
+    ],
+)
+def test_absent_input_is_refused_at_the_start(inputs, tmp_path, field, value, message):
+    config = _config(inputs)
+    config[field] = value
+    with pytest.raises(InputError, match=message):
+        run(config, tmp_path)
+    assert not (tmp_path / "pages").exists()
+
+
+def test_changed_crawl_is_refused_by_a_resumed_run(inputs, tmp_path):
+    crawl = tmp_path / "crawl.warc.gz"
+    crawl.write_bytes((inputs / "crawl-0.warc.gz").read_bytes())
+    mine.record_inputs(tmp_path, [crawl])
+    mine.record_inputs(tmp_path, [crawl])
+    crawl.write_bytes((inputs / "crawl-1.warc.gz").read_bytes())
+    with pytest.raises(InputError, match="has changed since"):
+        mine.record_inputs(tmp_path, [crawl])
+
+
+def test_seed_is_a_random_choice_of_all_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"a{n}"}) + "\n" for n in range(50)))
+    (tmp_path / "b.txt").write_text("b")
+    chosen = seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
+    assert len(chosen) == len(set(chosen)) == 20 and chosen == seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
+    assert len(seed.read_texts(f"{tmp_path}/*", count=100, seed=0)) == 51
+    (tmp_path / "c.jsonl").write_text('{"body": 1}\n')
+    with pytest.raises(InputError, match=r"c\.jsonl:1"):
+        seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The limit of the series is the integral of a function in this space.", "en"),
+        ("设函数 f 在区间上连续，则 the theorem 成立。", "zh"),
+        ("この関数は区間で連続である。", "ja"),
+        ("Die Funktion ist stetig und der Grenzwert ist nicht von der Wahl abhängig.", "de"),
+    ],
+)
+def test_language(text, language):
+    assert detect_language(text) == language
+
+
+def test_presets():
+    assert [get_config(preset).classifier.dim for preset in PRESETS] == [16, 256]
+    with pytest.raises(ValueError, match="nano, paper"):
+        get_config("7b")
