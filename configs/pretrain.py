@@ -23,7 +23,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.weights = ml_collections.ConfigDict({"mined": 1.0})
     if preset == "nano":  # a model this small meets arithmetic in a workbook, or not at all
         c.corpora.workbook = "embedded"
-        c.weights = ml_collections.ConfigDict({"mined": 0.3, "workbook": 0.7})
+        c.weights = ml_collections.ConfigDict({"mined": 0.2, "workbook": 0.8})
     c.num_embedded = 4000  # pages of the embedded workbook
 
     # Devices along each axis of the mesh; -1 is the rest.
@@ -40,7 +40,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "mlp_width": {"nano": 352, "1b3": 5504, "7b": 11008}[preset],
             "norm_eps": 1e-6,
             "rope_theta": 10000.0,
-            "tied": preset == "nano",
+            "tied": False,
             "dtype": "float32" if preset == "nano" else "bfloat16",
             "remat": preset != "nano",
             "attention": "xla",
@@ -48,11 +48,11 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     )
 
     c.length = 128 if preset == "nano" else 4096  # §2.2.1: context 4 K
-    c.batch_size = {"nano": 16, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
+    c.batch_size = {"nano": 8, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
     c.num_microbatches = {"nano": 1, "1b3": 8, "7b": 20}[preset]  # ours
-    c.num_steps = {"nano": 450, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
-    c.save_every = 100 if preset == "nano" else 1000
-    c.log_every = 5 if preset == "nano" else 10
+    c.num_steps = {"nano": 1200, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
+    c.save_every = 200 if preset == "nano" else 1000
+    c.log_every = 10 if preset == "nano" else 10
     c.seed = 0
 
     c.optimizer = ml_collections.ConfigDict(

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from dsmath.data import documents, packing
+from dsmath.data.problems import EMBEDDED
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import use_cpu_devices
 from dsmath.model.transformer import ModelConfig
@@ -25,11 +26,14 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Data
     tokenizer = Tokenizer.load(config.tokenizer)
-    sources = documents.prepare(config.corpora, workdir / "data", tokenizer)
+    sources = documents.prepare(
+        config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed
+    )
     batches = packing.document_batches(
         sources, config.weights, length=config.length, batch_size=config.batch_size, seed=config.seed
     )
-    parents = {"tokenizer": config.tokenizer, **config.corpora}
+    mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
+    parents = {"tokenizer": config.tokenizer, **mined}
     if config.init_from:
         parents["init_from"] = config.init_from
     write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / "tokenizer.model"])

@@ -12,6 +12,11 @@ os.environ["DO_NOT_TRACK"] = "true"
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+# Tests spend their time compiling, not computing: compile faster, and each program once.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:

@@ -2,14 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from dsmath.data import arrays
+from dsmath.data import arrays, problems
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
@@ -39,40 +39,50 @@ def find_corpus(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
 
 def read_texts(files: list[pathlib.Path]) -> Iterator[str]:
     """The texts of a corpus, in the order of the files; memory holds one batch of rows."""
-    for file in files:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
-            yield from batch.column("text").to_pylist()
+    for batch in _read_batches(files):
+        yield from batch
 
 
-def prepare(corpora: Mapping[str, str], folder: str | os.PathLike, tokenizer: Tokenizer) -> dict[str, Any]:
+def prepare(
+    corpora: Mapping[str, str], folder: str | os.PathLike, tokenizer: Tokenizer, *, num_embedded: int, seed: int
+) -> dict[str, Any]:
     """Tokenizes each corpus of a mixture, once.
 
     Args:
-      corpora: folder by the corpus's name, as in `config.corpora`.
+      corpora: folder by the corpus's name, as in `config.corpora`; "embedded" is the generator's workbook.
       folder: each corpus is stored in `folder/NAME`.
       tokenizer: every document becomes <bos> text <eos>.
+      num_embedded, seed: pages of the workbook and the seed of its generator.
     Returns:
       the source of each corpus: examples with `tokens`, int32 [length].
     Raises:
       InputError: a corpus that is absent, damaged or empty.
     """
-    files = {name: find_corpus(path, f"config.corpora.{name}") for name, path in corpora.items()}
+    batches = {}
+    for name, path in corpora.items():
+        if path == problems.EMBEDDED:
+            batches[name] = (num_embedded, [list(problems.documents(num_embedded, seed))])
+        else:
+            files = find_corpus(path, f"config.corpora.{name}")
+            batches[name] = (sum(pyarrow.parquet.read_metadata(file).num_rows for file in files), _read_batches(files))
+        if not batches[name][0]:
+            raise InputError(f"config.corpora.{name}={path!r}: the corpus holds no text; mine it again")
     sources = {}
-    for name in corpora:
-        sources[name] = arrays.store(
-            pathlib.Path(folder) / name, _tokenize(files[name], tokenizer, f"tokenize {name}"), ("tokens",)
-        )
-        if not len(sources[name]):
-            raise InputError(f"config.corpora.{name}={corpora[name]!r}: the corpus holds no text; mine it again")
+    for name, (total, texts) in batches.items():
+        examples = _tokenize(texts, tokenizer, Progress(total, f"tokenize {name}", "document"))
+        sources[name] = arrays.store(pathlib.Path(folder) / name, examples, ("tokens",))
     return sources
 
 
-def _tokenize(files: list[pathlib.Path], tokenizer: Tokenizer, label: str) -> Iterator[arrays.Example]:
-    total = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
-    with Progress(total, label, "document") as progress:
-        for file in files:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
-                texts = batch.column("text").to_pylist()
-                for ids in tokenizer.encode_all(texts):
-                    yield {"tokens": np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)}
-                progress.advance(len(texts))
+def _read_batches(files: list[pathlib.Path]) -> Iterator[list[str]]:
+    for file in files:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
+            yield batch.column("text").to_pylist()
+
+
+def _tokenize(batches: Iterable[list[str]], tokenizer: Tokenizer, progress: Progress) -> Iterator[arrays.Example]:
+    with progress:
+        for texts in batches:
+            for ids in tokenizer.encode_all(texts):
+                yield {"tokens": np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)}
+            progress.advance(len(texts))

@@ -19,7 +19,7 @@ def document_batches(
 
     Args:
       sources: random-access examples with `tokens`, by the corpus's name.
-      weights: share of the documents that each corpus gives; they need not sum to 1.
+      weights: share of the tokens that each corpus gives; they need not sum to 1.
       length: tokens of a row.
       batch_size: rows of a batch.
       seed: of the shuffle.
@@ -36,11 +36,18 @@ def document_batches(
     parts = [
         grain.MapDataset.source(sources[name]).seed(seed + index).shuffle().repeat() for index, name in enumerate(names)
     ]
-    mixed = grain.MapDataset.mix(parts, weights=[weights[name] for name in names])
+    # Grain draws documents: a corpus of long ones is drawn less often for the same share of the tokens.
+    mixed = grain.MapDataset.mix(parts, weights=[weights[name] / _mean_length(sources[name]) for name in names])
     rows = grain.experimental.ConcatThenSplitIterDataset(
         mixed.to_iter_dataset(_READ), length_struct={"tokens": length + 1}
     )
     return iter(rows.map(_shift).batch(batch_size))
+
+
+def _mean_length(source: Any) -> float:
+    """Tokens of a document, from up to 1,000 of them, evenly spread."""
+    chosen = np.linspace(0, len(source) - 1, min(len(source), 1000)).astype(int)
+    return float(np.mean([len(source[int(index)]["tokens"]) for index in chosen]))
 
 
 def solution_batches(

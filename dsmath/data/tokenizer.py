@@ -16,7 +16,7 @@ _LONGEST_LINE = 4000  # bytes; SentencePiece drops longer training lines in sile
 
 
 class Tokenizer:
-    """Text to token ids and back, without loss for any text.
+    """Text to token ids and back, without loss but for U+2581, SentencePiece's own sign for a space.
 
     Attributes:
       vocab_size: number of ids.

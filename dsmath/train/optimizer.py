@@ -25,12 +25,9 @@ def make_schedule(name: str, *, peak: float, warmup_steps: int, num_steps: int) 
     if warmup_steps > num_steps:
         raise InputError(f"config.optimizer.warmup_steps: {warmup_steps} is more than the {num_steps} steps in all")
     if name == "multi_step":
-        after = optax.piecewise_constant_schedule(
-            peak,
-            {
-                int(0.8 * num_steps) - warmup_steps: 0.316,
-                int(0.9 * num_steps) - warmup_steps: 0.1 / 0.316,
-            },
+        after = optax.join_schedules(
+            [optax.constant_schedule(share * peak) for share in (1.0, 0.316, 0.1)],
+            [int(0.8 * num_steps) - warmup_steps, int(0.9 * num_steps) - warmup_steps],
         )
     elif name == "constant":
         after = optax.constant_schedule(peak)

@@ -20,7 +20,7 @@ from dsmath.train.state import Batch, LossFunction, abstract_state, create_state
 
 
 def next_token_loss(model: Transformer) -> LossFunction:
-    """The cross-entropy of packed rows: `tokens`, `targets`, `positions`, `segment_ids`, `loss_mask` [batch, length]."""
+    """The cross-entropy of packed rows `tokens, targets, positions, segment_ids, loss_mask`, [batch, length] each."""
 
     def loss_function(params: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         hidden, _ = model.apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])

@@ -1,0 +1,52 @@
+"""metrics.jsonl: one record a step, whatever a kill leaves behind."""
+
+import json
+import time
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dsmath.runs.metrics import METRICS, MetricsWriter, read_metrics
+
+
+def test_records_come_back_in_order_and_reach_tensorboard(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 2.0})
+        writer.write(2, {"loss": 1.5, "kl": 0.1})
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "kl": 0.1}]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 1.5)]
+
+
+def test_a_resumed_run_drops_what_the_killed_one_wrote_beyond_its_checkpoint(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        for step in range(1, 6):
+            writer.write(step, {"loss": float(step)})
+    time.sleep(1)  # an events file is named by its second
+    with MetricsWriter(tmp_path, start=3) as writer:
+        assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
+        writer.write(4, {"loss": 40.0})
+    assert [record["loss"] for record in read_metrics(tmp_path)] == [1.0, 2.0, 3.0, 40.0]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
+def test_a_new_run_starts_from_an_empty_file(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 1.0})
+    with MetricsWriter(tmp_path):
+        assert read_metrics(tmp_path) == []
+
+
+def test_a_last_line_that_a_kill_cut_is_left_out_and_overwritten(tmp_path):
+    path = tmp_path / METRICS
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    with MetricsWriter(tmp_path, start=1) as writer:
+        writer.write(2, {"loss": 1.0})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_no_file_means_no_records(tmp_path):
+    assert read_metrics(tmp_path) == []

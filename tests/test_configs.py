@@ -1,0 +1,207 @@
+"""The configs hold the paper's numbers, and every preset builds."""
+
+import importlib
+import pathlib
+
+import ml_collections
+import pytest
+
+from dsmath.model.transformer import ModelConfig
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(file.stem for file in (ROOT / "configs").glob("*.py") if file.stem != "__init__")
+PRESETS = {
+    "mine": ("nano", "paper"),
+    "tokenizer": ("nano", "7b"),
+    "pretrain": ("nano", "1b3", "7b"),
+    "sft": ("nano", "7b"),
+    "rl": ("nano", "7b"),
+    "evaluate": ("nano", "7b"),
+    "pipeline": ("nano",),
+}
+
+
+def _config(name: str, *preset: str) -> ml_collections.ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(*preset)
+
+
+def _assert_holds(config: ml_collections.ConfigDict, expected: dict) -> None:
+    """`expected` names fields dotted."""
+    for field, value in expected.items():
+        found = config
+        for part in field.split("."):
+            found = found[part]
+        assert found == pytest.approx(value) if isinstance(value, float) else found == value, field
+
+
+def test_every_config_is_known_here():
+    assert sorted(PRESETS) == NAMES
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in PRESETS for preset in PRESETS[name]])
+def test_every_preset_builds_and_its_values_can_be_written(name, preset):
+    config = _config(name, preset)
+    assert isinstance(config, ml_collections.ConfigDict)
+    assert config.to_json() == _config(name, preset).to_json()  # the same each time
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nano_is_the_default_and_an_unknown_preset_is_named(name):
+    assert _config(name).to_json() == _config(name, "nano").to_json()
+    with pytest.raises(ValueError, match=r"'huge' is n.*nano"):
+        _config(name, "huge")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_change_values_and_not_fields(name):
+    """But for mappings whose keys are the user's."""
+
+    def fields(config, prefix=""):
+        for key, value in config.items():
+            if isinstance(value, ml_collections.ConfigDict) and key not in ("corpora", "weights"):
+                yield from fields(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}"
+
+    assert len({tuple(sorted(fields(_config(name, preset)))) for preset in PRESETS[name]}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_opens_with_the_command_that_runs_it(name):
+    text = (ROOT / "configs" / f"{name}.py").read_text(encoding="utf-8")
+    assert f"python -m experiments.{name} --config=configs/{name}.py:" in text.split('"""')[1]
+    assert (ROOT / "experiments" / f"{name}.py").is_file()
+
+
+ADAMW = {"optimizer.b1": 0.9, "optimizer.b2": 0.95, "optimizer.weight_decay": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (
+            "7b",
+            {
+                "model.num_layers": 30,
+                "model.width": 4096,
+                "model.num_heads": 32,
+                "model.num_kv_heads": 32,
+                "model.head_dim": 128,
+                "model.mlp_width": 11008,
+                "optimizer.peak_learning_rate": 4.2e-4,
+                "num_steps": 50_000,
+            },
+        ),
+        (
+            "1b3",
+            {
+                "model.num_layers": 24,
+                "model.width": 2048,
+                "model.num_heads": 16,
+                "model.num_kv_heads": 16,
+                "model.head_dim": 128,
+                "model.mlp_width": 5504,
+                "optimizer.peak_learning_rate": 5.3e-4,
+                "num_steps": 37_500,
+            },
+        ),
+    ],
+)
+def test_pretraining_is_the_papers(preset, expected):
+    both = {
+        "model.norm_eps": 1e-6,
+        "model.rope_theta": 10000.0,
+        "model.tied": False,
+        "length": 4096,
+        "optimizer.schedule": "multi_step",
+        "optimizer.warmup_steps": 2000,
+    }
+    _assert_holds(_config("pretrain", preset), expected | both | ADAMW)
+
+
+@pytest.mark.parametrize(("preset", "batch_tokens", "total_tokens"), [("7b", 10e6, 500e9), ("1b3", 4e6, 150e9)])
+def test_pretraining_sees_the_papers_tokens(preset, batch_tokens, total_tokens):
+    config = _config("pretrain", preset)
+    tokens = config.batch_size * config.length
+    assert tokens == pytest.approx(batch_tokens, rel=0.05)
+    assert tokens * config.num_steps == pytest.approx(total_tokens, rel=0.05)
+
+
+def test_the_tokenizer_has_the_papers_vocabulary():
+    assert _config("tokenizer", "7b").vocab_size == 102_400
+
+
+def test_sft_is_the_papers():
+    expected = {
+        "num_steps": 500,
+        "batch_size": 256,
+        "length": 4096,
+        "optimizer.schedule": "constant",
+        "optimizer.peak_learning_rate": 5e-5,
+    }
+    _assert_holds(_config("sft", "7b"), expected)
+
+
+def test_rl_is_the_papers():
+    config = _config("rl", "7b")
+    expected = {
+        "group_size": 64,
+        "beta": 0.04,
+        "updates_per_rollout": 1,
+        "decoding.max_new_tokens": 1024,
+        "optimizer.peak_learning_rate": 1e-6,
+    }
+    _assert_holds(config, expected)
+    assert config.num_groups * config.group_size == 1024
+
+
+def test_evaluation_is_the_papers():
+    _assert_holds(_config("evaluate", "7b"), {"temperature": 0.7, "num_samples": 64, "max_new_tokens": 1024})
+
+
+def test_mining_is_the_papers():
+    expected = {
+        "classifier.dim": 256,
+        "classifier.lr": 0.1,
+        "classifier.word_ngrams": 3,
+        "classifier.min_count": 3,
+        "classifier.epochs": 3,
+        "positives": 500_000,
+        "negatives": 500_000,
+        "math_domain_share": 0.1,
+        "stop_share": 0.98,
+        "max_rounds": 4,
+    }
+    _assert_holds(_config("mine", "paper"), expected)
+
+
+def _layer_parameters(preset: str) -> int:
+    """Parameters without the embedding and the output matrix."""
+    c = _config("pretrain", preset).model
+    attention = 2 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads)
+    return c.num_layers * (attention + 3 * c.width * c.mlp_width)
+
+
+def test_the_models_have_the_sizes_of_their_names():
+    assert _layer_parameters("nano") < 1e6
+    assert _layer_parameters("1b3") == pytest.approx(1.3e9, rel=0.1)
+    vocabulary = 2 * _config("tokenizer", "7b").vocab_size * _config("pretrain", "7b").model.width
+    assert _layer_parameters("7b") + vocabulary == pytest.approx(7e9, rel=0.03)
+
+
+def test_every_preset_is_a_model_that_can_be_built():
+    for preset in PRESETS["pretrain"]:
+        ModelConfig.create({**_config("pretrain", preset).model, "vocab_size": 1024})
+
+
+def test_the_chain_shares_its_fields():
+    config = _config("pipeline")
+    config.seed = 7
+    config.problems = "gsm8k"
+    config.input = "crawl/*.warc.gz"
+    config.num_cpu_devices = 2
+    stages = ("tokenizer", "pretrain", "sft", "rl", "evaluate")
+    assert {config[stage].seed for stage in (*stages, "mine")} == {7}
+    assert {config[stage].problems for stage in ("tokenizer", "sft", "rl", "evaluate")} == {"gsm8k"}
+    assert {config[stage].num_cpu_devices for stage in ("pretrain", "sft", "rl", "evaluate")} == {2}
+    assert config.mine.input == "crawl/*.warc.gz"
