@@ -52,7 +52,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_microbatches = {"nano": 1, "1b3": 8, "7b": 20}[preset]  # ours
     c.num_steps = {"nano": 1200, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
     c.save_every = 200 if preset == "nano" else 1000
-    c.log_every = 10 if preset == "nano" else 10
+    c.log_every = 10
     c.seed = 0
 
     c.optimizer = ml_collections.ConfigDict(

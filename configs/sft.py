@@ -26,7 +26,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_microbatches = 1 if preset == "nano" else 8  # ours
     c.num_steps = 600 if preset == "nano" else 500  # §3
     c.save_every = 200 if preset == "nano" else 100
-    c.log_every = 10 if preset == "nano" else 10
+    c.log_every = 10
     c.seed = 0
 
     c.optimizer = ml_collections.ConfigDict(

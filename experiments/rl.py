@@ -11,7 +11,7 @@ import numpy as np
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.model.sharding import make_mesh, use_cpu_devices
+from dsmath.model.sharding import check_batch, make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
 from dsmath.reward.rules import answer_rewards
 from dsmath.rl import advantages, loop
@@ -35,10 +35,12 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     Source: DeepSeekMath §4.1, Algorithm 1.
     """
-    if config.updates_per_rollout < 1:
-        raise InputError(f"config.updates_per_rollout: {config.updates_per_rollout} must be at least 1")
+    for field in ("updates_per_rollout", "group_size"):
+        if config[field] < 1:
+            raise InputError(f"config.{field}: {config[field]} must be at least 1")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
+    check_batch(config.num_groups, config.num_microbatches, mesh, "config.num_groups")
 
     # Questions
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")

@@ -1,5 +1,7 @@
 """Tokenized examples on disk: ArrayRecord files through a TFDS builder, read by Grain at random."""
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -51,5 +53,6 @@ def store(folder: str | os.PathLike, examples: Iterable[Example], fields: tuple[
     for rest in pathlib.Path(folder).glob("*/*incomplete*"):  # of a run that was killed
         shutil.rmtree(rest, ignore_errors=True)
     builder = TokenizedExamples(examples, fields, data_dir=os.fspath(folder))
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of downloads that there are none of
+        builder.download_and_prepare()
     return builder.as_data_source(split="train")

@@ -70,5 +70,5 @@ def _by_language(greedy: pyarrow.Table, correct: np.ndarray) -> Mapping[str, dic
             "accuracy": float(correct[languages == language].mean()),
             "questions": int((languages == language).sum()),
         }
-        for language in sorted(set(languages))
+        for language in sorted(set(languages.tolist()))
     }

@@ -1,5 +1,6 @@
 """The device mesh and the table from logical axes to mesh axes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,11 +101,43 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     def sharding(path, leaf) -> NamedSharding:
         axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
         try:
-            return NamedSharding(mesh, partition_spec(axes))
+            found = NamedSharding(mesh, partition_spec(axes))
         except KeyError as error:
             raise ValueError(f"{jax.tree_util.keystr(path)}: no sharding rule for the axis {error}") from error
+        for axis, size in zip(axes, leaf.value.shape if axes else (), strict=True):
+            devices = math.prod(mesh.shape[name] for name in _mesh_axes(axis))
+            if size % devices:
+                raise InputError(
+                    f"config.mesh: {jax.tree_util.keystr(path)} has {size} along {axis!r}, which {devices} devices "
+                    f"({', '.join(_mesh_axes(axis))}) do not divide; change config.mesh or the model's shape"
+                )
+        return found
 
     return jax.tree_util.tree_map_with_path(sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+
+
+def _mesh_axes(axis: str | None) -> tuple[str, ...]:
+    rule = None if axis is None else RULES[axis]
+    return () if rule is None else (rule,) if isinstance(rule, str) else rule
+
+
+def check_batch(rows: int, num_microbatches: int, mesh: Mesh, field: str) -> None:
+    """Refuses a batch that the devices or the micro-batches do not divide.
+
+    Args:
+      rows: of the whole batch, the value of `field`.
+      num_microbatches: `config.num_microbatches`.
+      mesh: rows are spread over its data and fsdp axes.
+      field: the config's field, such as "config.batch_size".
+    """
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if num_microbatches < 1:
+        raise InputError(f"config.num_microbatches: {num_microbatches} must be at least 1")
+    if rows < 1 or rows % (shards * num_microbatches):
+        raise InputError(
+            f"{field}: {rows} is no multiple of {shards * num_microbatches}, the {shards} devices that share a batch "
+            f"times {num_microbatches} micro-batches; change {field}, config.mesh or config.num_microbatches"
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 from jax import Array
 
-from dsmath.model.sharding import make_mesh
+from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
@@ -50,6 +50,7 @@ def train(
       the figures of the last step.
     """
     mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
     model = Transformer(model_config)
     optimizer, schedule = make_optimizer(config.optimizer, config.num_steps)
     with Checkpointer(workdir, model_config) as checkpointer:
