@@ -226,7 +226,9 @@ def summarize(chain: Chain) -> dict[str, Any]:
     for stage, training in chain.training.items():
         headline = _TRAINING[stage][0]
         last = _numbers(training.records[-1]) if training.records else {}
-        summary[stage] = {headline: last.get(headline), "last": last, "result": _numbers(training.result or {})}
+        result = _numbers(training.result or {})
+        # A finished stage gives the mean of its last tenth: one step is noise.
+        summary[stage] = {headline: result.get(headline, last.get(headline)), "last": last, "result": result}
     for stage, evaluation in chain.evaluations.items():
         result = evaluation.result
         figures_at = {

@@ -47,7 +47,7 @@ def train(
       batches: see `next_token_loss`.
       label: the stage's name, shown beside the progress.
     Returns:
-      the figures of the last step.
+      the mean loss of the last tenth of the logged steps, the number of steps and of parameters.
     """
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
@@ -86,8 +86,9 @@ def train(
                 on_log=log,
                 on_step=lambda step: progress.advance(),
             )
-    last = read_metrics(workdir)[-1]
-    return {"loss": last["loss"], "steps": config.num_steps, "parameters": _count(abstract.params)}
+    losses = [record["loss"] for record in read_metrics(workdir)]
+    tail = losses[-max(1, len(losses) // 10) :]  # one step's loss is noise
+    return {"loss": sum(tail) / len(tail), "steps": config.num_steps, "parameters": _count(abstract.params)}
 
 
 def _count(params: Any) -> int:

@@ -8,11 +8,13 @@ import concurrent.futures
 import datetime
 import hashlib
 import io
+import math
 import multiprocessing
 import os
 import pathlib
 import random
 import uuid
+from collections.abc import Sequence
 
 from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
@@ -63,16 +65,22 @@ SOURCES = (
     Source("dateutil.dates-crawl.com", "dateutil", distribution="python-dateutil"),
     Source("docs.psutil-crawl.io", "psutil", distribution="psutil"),
 )
-_SEED_SOURCES = (
-    Source("www.mpmath-crawl.org", "mpmath", default_role="math"),
-    Source("docs.sympy-crawl.org", "sympy", ("core", "functions"), default_role="math"),
+# Shares of the seed. NetworkX and the rest of SciPy and NumPy are left for the rounds to find.
+_SEED_SHARES = (
+    ("sympy", (), 0.4),
+    ("mpmath", (), 0.12),
+    *(("scipy", (folder,), 0.08) for folder in ("special", "linalg", "stats", "integrate", "optimize")),
+    ("numpy", ("linalg", "polynomial"), 0.08),
 )
+# Packages whose pages may be mathematics: none of the other texts comes from them.
+_MATHEMATICAL = {
+    "sympy", "mpmath", "scipy", "numpy", "networkx", "jax", "optax", "opt_einsum", "latex2sympy2_extended",
+}  # fmt: skip
 _DATE = datetime.datetime(2024, 2, 6, tzinfo=datetime.UTC)
 _ALIAS_SHARE = 0.03  # of the pages were crawled under a second address of the same page
 _INDEX_ALIAS_SHARE = 0.3  # of the `/index.html` pages under `/` too
 _SCRIPT_HOST_SHARE = 0.3  # of the hosts still have the formulas of MathJax 2
 _NEIGHBOURS = 12
-_EVERYTHING = 10**6
 
 
 def render(folder: str | os.PathLike, *, pages_per_host: int, seed: int, num_files: int = 4) -> list[pathlib.Path]:
@@ -91,13 +99,7 @@ def render(folder: str | os.PathLike, *, pages_per_host: int, seed: int, num_fil
     if not missing:
         return paths
     records: dict[int, list[tuple[str, bytes]]] = {index: [] for index in missing}
-    # Processes are spawned: the caller's may run threads, which a fork would break.
-    with (
-        Progress(len(SOURCES), "demo crawl", "host") as progress,
-        concurrent.futures.ProcessPoolExecutor(
-            min(os.cpu_count() or 1, len(SOURCES)), multiprocessing.get_context("spawn")
-        ) as pool,
-    ):
+    with Progress(len(SOURCES), "demo crawl", "host") as progress, _open_pool() as pool:
         tasks = [
             pool.submit(_render_host, source, pages_per_host, seed, num_files, frozenset(missing)) for source in SOURCES
         ]
@@ -113,22 +115,58 @@ def render(folder: str | os.PathLike, *, pages_per_host: int, seed: int, num_fil
 
 
 def seed_texts(seed: int, count: int) -> list[str]:
-    """Stand-in for OpenWebMath: the plain texts of mathematical pages, first seed positives for any crawl.
+    """Stand-in for OpenWebMath: texts of mathematics as the web's manuals write it, first positives for any crawl.
 
-    The pages are those of mpmath and of SymPy's `core` and `functions` alone, rendered as for the crawl.
+    The texts are those of SymPy, mpmath, five parts of SciPy and two of NumPy, in fixed shares, rendered as for the
+    crawl; on the embedded crawl, therefore, some pages are in the seed too.
 
     Args:
-      seed: chooses the pages.
-      count: the most to give; there are about 400, and no more are given.
+      seed: chooses the texts.
+      count: the most to give; about 3,000 exist, and parts that hold less than their share give what they hold.
     """
-    pages = []
-    for source in _SEED_SOURCES:
-        for entry in find_entries(source, _EVERYTHING, seed):
-            if entry.kind != "document":
-                pages.append((entry, source))
-    pages.sort(key=lambda page: page[0].address)
-    chosen = random.Random(f"{seed}/seed texts").sample(pages, min(count, len(pages)))
-    return [html_to_text(render_page(entry, source, [], has_scripts=False)) for entry, source in chosen]
+    sources = {source.package: source for source in SOURCES}
+    quotas = [
+        (sources[package]._replace(folders=folders), math.ceil(share * count))
+        for package, folders, share in _SEED_SHARES
+    ]
+    return _choose_texts("seed texts", quotas, ("module", "class", "function"), seed, count)
+
+
+def other_texts(seed: int, count: int) -> list[str]:
+    """Texts of the same kind that are not mathematics: documentation of all other subjects, READMEs included.
+
+    Beside `seed_texts` they teach a classifier what is mathematics, and not what is the documentation of a package.
+
+    Args:
+      seed: chooses the texts.
+      count: the most to give; about 4,000 exist, and no package gives more than twice the average.
+    """
+    sources = [source for source in SOURCES if source.package not in _MATHEMATICAL]
+    quotas = [(source, math.ceil(2 * count / len(sources))) for source in sources]
+    return _choose_texts("other texts", quotas, ("module", "class", "function", "document"), seed, count)
+
+
+def _choose_texts(
+    label: str, quotas: Sequence[tuple[Source, int]], kinds: Sequence[str], seed: int, count: int
+) -> list[str]:
+    with Progress(len(quotas), label, "host") as progress, _open_pool() as pool:
+        texts = []
+        for task in [pool.submit(_render_texts, source, quota, tuple(kinds), seed) for source, quota in quotas]:
+            texts += task.result()
+            progress.advance()
+    return random.Random(f"{seed}/{label}").sample(texts, min(count, len(texts)))
+
+
+def _render_texts(source: Source, quota: int, kinds: tuple[str, ...], seed: int) -> list[str]:
+    """The texts of one source; under a host of its own, which makes the choice another one than the crawl's."""
+    source = source._replace(host=f"seed.{source.host}")
+    entries = [entry for entry in find_entries(source, quota, seed) if entry.kind in kinds]
+    return [html_to_text(render_page(entry, source, [], has_scripts=False)) for entry in entries]
+
+
+def _open_pool() -> concurrent.futures.ProcessPoolExecutor:
+    """Processes are spawned: the caller's may run threads, which a fork would break."""
+    return concurrent.futures.ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"))
 
 
 def _render_host(

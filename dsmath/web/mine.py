@@ -155,8 +155,10 @@ def draw_negatives(crawl: Crawl, *, count: int, seed: int, excluded_N: np.ndarra
     """Indices of random pages of the crawl; every round draws in the same order.
 
     Args:
-      excluded_N: bool [N], pages that are positives or were collected in the round before. Ours: in Common Crawl a
-        random page is hardly ever mathematics; in a small crawl the classifier would learn what it found as wrong.
+      count: most pages.
+      excluded_N: bool [N], pages that are known or likely to be mathematics: positives, pages that were collected in
+        the round before, and all pages of the mathematical domains. Ours: in Common Crawl a random page is hardly
+        ever mathematics; in a small crawl the classifier would learn what it is to find as wrong.
     """
     order = np.random.default_rng(seed).permutation(len(crawl.url_N))
     return np.sort(order[~excluded_N[order]][:count])
@@ -169,6 +171,7 @@ def train_classifier(
     *,
     seed_texts: Sequence[str],
     positive_N: np.ndarray,
+    other_texts: Sequence[str],
     negatives: np.ndarray,
     **settings: Any,
 ) -> pathlib.Path:
@@ -177,13 +180,14 @@ def train_classifier(
     Args:
       seed_texts: positives from outside the crawl.
       positive_N: bool [N], positives from the crawl.
-      negatives: indices of pages.
+      other_texts: negatives from outside the crawl.
+      negatives: indices of pages of the crawl.
       **settings: of `Classifier.train`.
     """
     path = workdir / f"classifier-{round_number}.bin"
     if not path.exists():
         positives = [*seed_texts, *_texts(crawl, workdir, np.flatnonzero(positive_N))]
-        Classifier.train(positives, _texts(crawl, workdir, negatives), **settings).save(path)
+        Classifier.train(positives, [*other_texts, *_texts(crawl, workdir, negatives)], **settings).save(path)
     return path
 
 
@@ -215,12 +219,21 @@ def collect(crawl: Crawl, score_N: np.ndarray, *, min_score: float, max_share: f
       max_share: most of the unique pages; 1 leaves the amount to `min_score`.
     Returns:
       bool [N].
+    Raises:
+      InputError: no page is left.
     Source: DeepSeekMath §2.1.
     """
     order = np.lexsort((np.array(crawl.url_N), -score_N))
     collected_N = np.zeros(len(score_N), dtype=bool)
     collected_N[order[: round(max_share * len(score_N))]] = True
-    return collected_N & (score_N >= min_score)
+    collected_N &= score_N >= min_score
+    if not collected_N.any():
+        raise InputError(
+            f"config.min_score={min_score}, config.max_share={max_share}: nothing was collected; the best of "
+            f"{len(score_N)} pages scores {score_N.max():.3g}: lower min_score, raise max_share, or give "
+            "config.seed_texts that are nearer to the crawl"
+        )
+    return collected_N
 
 
 def find_new_positives(
@@ -230,9 +243,13 @@ def find_new_positives(
 
     Source: DeepSeekMath §2.1.
     """
-    math = {domain.domain for domain in domains if domain.is_math}
-    candidates = zip(crawl.domain_N, crawl.url_N, collected_N, strict=True)
-    return np.array([not collected and domain in math and marked.matches(url) for domain, url, collected in candidates])
+    candidates = zip(find_math_pages(crawl, domains), crawl.url_N, collected_N, strict=True)
+    return np.array([not collected and is_math and marked.matches(url) for is_math, url, collected in candidates])
+
+
+def find_math_pages(crawl: Crawl, domains: Sequence[Domain]) -> np.ndarray:
+    """bool [N]: the pages of the mathematical domains, collected or not."""
+    return np.isin(crawl.domain_N, [domain.domain for domain in domains if domain.is_math])
 
 
 def write_corpus(
@@ -279,12 +296,19 @@ def write_report(
     *,
     source: str,
     rounds: Sequence[Mapping[str, Any]],
+    ended: str,
     score_N: np.ndarray,
     collected_N: np.ndarray,
 ) -> dict[str, Any]:
     """Writes `report.json`: counts of every step, hosts, and examples from the middle of both sides.
 
     `collected` counts the corpus: pages that decontamination removed whole are not in it. Hosts count unique pages.
+
+    Args:
+      source: what was mined.
+      rounds: the figures of each round.
+      ended: the setting that ended the rounds, "stop_share" or "max_rounds".
+      score_N, collected_N: of the last round.
     """
     corpus = [pq.read_table(workdir / CORPUS / f"{name}.parquet", columns=["text"])["text"] for name in crawl.names]
     contaminated = pq.read_table(workdir / CONTAMINATED, columns=["url"])["url"].to_pylist()
@@ -297,6 +321,7 @@ def write_report(
         "duplicates": crawl.duplicates,
         "unique": len(crawl.url_N),
         "rounds": list(rounds),
+        "ended": ended,
         "collected": sum(len(texts) for texts in corpus),
         "corpus_characters": sum(len(text) for texts in corpus for text in texts.to_pylist()),
         "contaminated": len(set(contaminated)),
@@ -307,6 +332,12 @@ def write_report(
     }
     write_json(workdir / REPORT, report)
     return report
+
+
+def remove_leftovers(workdir: pathlib.Path) -> None:
+    """Removes the temporary files of a run that was killed while it wrote; the workdir must be locked."""
+    for leftover in workdir.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def record_inputs(workdir: pathlib.Path, files: Sequence[str | pathlib.Path]) -> None:

@@ -164,10 +164,7 @@ def run_missing(label: str, worker: type, settings: tuple, tasks: Sequence[Mappi
       tasks: columns of `worker.run`, with the output file as `outputs`.
       workers: processes.
     """
-    folder = pathlib.Path(tasks[0]["outputs"]).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
-        leftover.unlink(missing_ok=True)
+    pathlib.Path(tasks[0]["outputs"]).parent.mkdir(parents=True, exist_ok=True)
     todo = [task for task in tasks if not pathlib.Path(task["outputs"]).exists()]
     with Progress(len(tasks), label, "file", done=len(tasks) - len(todo)) as progress:
         if not todo:

@@ -1,4 +1,4 @@
-"""The seed: texts of mathematics from outside the crawl, with which the first classifier is trained."""
+"""The seed: texts from outside the crawl, with which the first classifier is trained."""
 
 import glob
 import json
