@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
 LOCK := requirements/py$(VERSION).txt
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+PEERS := .venv-peers
+PEERS_LOCK := requirements/peers-py$(VERSION).txt
 DEMO := runs/demo
 PYTEST_FLAGS ?= -n 2 -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format lock notebooks clean
+.PHONY: help setup demo test slow lint format lock peers notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +19,7 @@ help: ## list the targets
 setup: $(VENV)/.ready ## create .venv with the locked packages
 
 # The checks come first, each one line: the compiler is fastText's, which has no wheels.
-$(VENV)/.ready: setup.py $(wildcard requirements/*.txt)
+$(VENV)/.ready: setup.py $(wildcard requirements/py*.txt)
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo "make: no C++ compiler here (fastText is compiled from source); install one: apt-get install g++" >&2; exit 1; }
@@ -47,10 +49,24 @@ format: setup ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# pip rather than uv: it takes a wheel that lies on the disk (PIP_FIND_LINKS), and plain pip is what PyTorch documents.
+peers: $(PEERS)/.ready ## create .venv-peers, what the benchmarks compare with (PyTorch is large)
+
+$(PEERS)/.ready: $(wildcard $(PEERS_LOCK)) | $(VENV)/.ready
+	@$(UV) venv --quiet --clear --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(PEERS)
+	@if [ -f $(PEERS_LOCK) ]; then $(PEERS)/bin/python -m pip install --quiet -r $(PEERS_LOCK); \
+	else echo "make: no lock file for this Python ($(PEERS_LOCK)); installing torch 2.13.0 with the newest of the rest" >&2; \
+	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 transformers numpy; fi
+	@touch $@
+
+notebooks: setup ## execute the notebooks into runs/notebooks (DSMATH_RUN names the chain, by default runs/demo)
+	@mkdir -p runs/notebooks
+	$(BIN)/jupyter execute --output='../runs/notebooks/{notebook_name}' notebooks/*.ipynb
+
 lock: ## resolve the lock files again
 	for version in 3.11 3.12 3.13; do \
 	$(UV) pip compile setup.py --extra dev --python-version $$version --upgrade --quiet --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links -o requirements/py$$(echo $$version | tr -d .).txt; done
 
 clean: ## remove the environment and the caches; runs stay
-	rm -rf $(VENV) .uv .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .uv .pytest_cache .ruff_cache

@@ -8,15 +8,13 @@ extracted first). Both start with warm imports and empty caches; a case's time i
 
 import json
 import logging
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
 
+from benchmarks import timing
 from dsmath.reward.answers import extract_answer, is_equivalent
 from dsmath.runs.workdir import write_json
 
@@ -49,11 +47,9 @@ def main(argv: list[str]) -> None:
     )
     ratio = rows["dsmath"]["cases_per_second"] / rows["math-verify"]["cases_per_second"]
     if _JSON.value:
-        machine = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+        machine = timing.describe_machine("sympy", "math-verify")
         write_json(_JSON.value, {"cases": len(cases), "rows": rows, "ratio": ratio, "goal": _GOAL, "machine": machine})
-    print(f"ratio answers_per_second: {ratio:.2f} (goal {_GOAL:.0f})")
-    if ratio < _GOAL:
-        sys.exit(1)
+    timing.conclude("answers_per_second", ratio, _GOAL)
 
 
 def _measure(judge: Callable[[dict[str, Any]], bool], cases: list[dict[str, Any]]) -> dict[str, Any]:

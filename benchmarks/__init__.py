@@ -1,0 +1,1 @@
+"""dsmath beside named peers, on the same work in the same run."""

@@ -1,0 +1,163 @@
+"""The peer of the model's benchmarks: Hugging Face's LlamaForCausalLM in a process and an environment of its own."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from benchmarks.timing import count_threads
+from configs import pretrain, tokenizer
+from dsmath.model.sharding import use_cpu_devices
+from dsmath.model.transformer import ModelConfig
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ENVIRONMENT = ".venv-peers"
+_TOLERANCE = 1e-3  # nats, between the two forward passes
+
+
+class LlamaPeer:
+    """The peer's process, a context manager; it holds our weights and works when it is asked to.
+
+    Args:
+      config: our model's.
+      params: our parameters, on the host or on devices.
+      task: "train" or "rollout"; the peer's function of that name takes `settings` and `arrays`.
+      settings: JSON values.
+      arrays: what both work on.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Any,
+        *,
+        task: str,
+        settings: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "weights.npz"
+            np.savez(
+                path, **{f"weights/{name}": array for name, array in _state_dict(config, params).items()}, **arrays
+            )
+            self._process = subprocess.Popen(
+                [_python(), _ROOT / "benchmarks" / "llama_peer.py"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            )
+            job = {"task": task, "file": str(path), "shape": _shape(config), "threads": count_threads(), **settings}
+            ready = self.ask(job)  # it has read the file
+        self.versions: dict[str, str] = ready["versions"]
+        self.parameters: int = ready["parameters"]
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends one JSON line and waits for the answer."""
+        with contextlib.suppress(BrokenPipeError):  # a peer that has ended gives no answer
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the peer ended with status {self._process.wait()}; its error stands above")
+        return json.loads(answer)
+
+    def run(self) -> float:
+        """Does the work once; the seconds as the peer measured them."""
+        return self.ask({"do": "run"})["seconds"]
+
+    def check(self, ours: np.ndarray) -> float:
+        """Compares log-likelihoods of the same tokens under the same weights.
+
+        Args:
+          ours: in nats; of each token, or their mean.
+        Returns:
+          the largest difference.
+        Raises:
+          RuntimeError: the two contestants do not compute the same.
+        """
+        difference = float(np.abs(ours - np.array(self.ask({"do": "check"})["nats"])).max())
+        if not difference < _TOLERANCE:
+            raise RuntimeError(f"the two models differ by {difference} nats on the same tokens under the same weights")
+        return difference
+
+    def __enter__(self) -> "LlamaPeer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
+    """Settles what both contestants need before JAX starts: the peer is there, JAX runs on the CPU.
+
+    Args:
+      model: the shape, `config.model` of pretraining; None for the nano preset's.
+    """
+    if not _python().exists():
+        print(
+            f"error: {_ENVIRONMENT} is absent, the environment of the peers; make it once: make peers", file=sys.stderr
+        )
+        sys.exit(2)
+    jax.config.update("jax_platforms", "cpu")
+    use_cpu_devices(1)
+    fields = (model or pretrain.get_config("nano").model).to_dict()
+    return ModelConfig.create({**fields, "vocab_size": tokenizer.get_config("nano").vocab_size})
+
+
+def _python() -> pathlib.Path:
+    return _ROOT / _ENVIRONMENT / "bin" / "python"
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    """The arguments of `LlamaConfig`."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "tie_word_embeddings": False,
+    }
+
+
+def _state_dict(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
+    """Our parameters under Hugging Face's names and in its layout, [out, in]."""
+    if config.tied or config.dtype != "float32":
+        raise ValueError("the peer compares models with an output matrix of their own, in float32")
+    ours = jax.tree.map(np.asarray, params["params"])
+    blocks, width = ours["blocks"], config.width
+    state = {
+        "model.embed_tokens.weight": ours["embedding"] * width**0.5,  # ours scales after the look-up
+        "model.norm.weight": ours["final_norm"]["scale"],
+        "lm_head.weight": ours["output"].T,
+    }
+    for layer in range(config.num_layers):
+        attention, mlp = ({name: w[layer] for name, w in blocks[part].items()} for part in ("attention", "mlp"))
+        matrices = {
+            "self_attn.q_proj": attention["q"].reshape(width, -1),
+            "self_attn.k_proj": attention["k"].reshape(width, -1),
+            "self_attn.v_proj": attention["v"].reshape(width, -1),
+            "self_attn.o_proj": attention["out"].reshape(-1, width),
+            "mlp.gate_proj": mlp["gate"],
+            "mlp.up_proj": mlp["up"],
+            "mlp.down_proj": mlp["down"],
+        }
+        prefix = f"model.layers.{layer}"
+        state |= {f"{prefix}.{name}.weight": matrix.T for name, matrix in matrices.items()}
+        state[f"{prefix}.input_layernorm.weight"] = blocks["attention_norm"]["scale"][layer]
+        state[f"{prefix}.post_attention_layernorm.weight"] = blocks["mlp_norm"]["scale"][layer]
+    return state

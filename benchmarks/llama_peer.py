@@ -1,0 +1,112 @@
+"""The peer's side of train_step.py and rollout.py; started by them with the Python of the peers' environment.
+
+It reads JSON lines from standard input, first the job, then requests, and answers each with one line.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional
+
+Request = Callable[[], dict[str, Any]]
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever the libraries print must not mix with the answers
+    job = json.loads(sys.stdin.readline())
+    torch.set_num_threads(job["threads"])
+    with np.load(job["file"]) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    weights = {name.removeprefix("weights/"): arrays.pop(name) for name in list(arrays) if name.startswith("weights/")}
+    config = transformers.LlamaConfig(**job["shape"], bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    model = transformers.LlamaForCausalLM(config)
+    model.load_state_dict(weights)
+    requests = {"train": train, "rollout": rollout}[job["task"]](model, job, arrays)
+
+    def answer(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    answer({"versions": versions, "parameters": sum(parameter.numel() for parameter in model.parameters())})
+    for line in sys.stdin:
+        answer(requests[json.loads(line)["do"]]())
+
+
+def train(
+    model: transformers.LlamaForCausalLM, job: dict[str, Any], arrays: dict[str, torch.Tensor]
+) -> dict[str, Request]:
+    """Steps of AdamW over `tokens` and `targets`, [steps, batch, length] each."""
+    tokens, targets = arrays["tokens"].long(), arrays["targets"].long()
+    options = job["optimizer"]
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=options["learning_rate"],
+        betas=(options["b1"], options["b2"]),
+        weight_decay=options["weight_decay"],
+        fused=True,
+    )
+
+    def loss(step: int) -> torch.Tensor:
+        logits = model(input_ids=tokens[step], use_cache=False).logits
+        return functional.cross_entropy(logits.flatten(0, 1), targets[step].flatten())
+
+    def run() -> dict[str, Any]:
+        started = time.perf_counter()
+        for step in range(len(tokens)):
+            optimizer.zero_grad()
+            value = loss(step)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), options["clip_norm"])
+            optimizer.step()
+        return {"seconds": time.perf_counter() - started, "loss": value.item()}
+
+    def check() -> dict[str, Any]:
+        with torch.inference_mode():
+            return {"nats": -loss(0).item()}
+
+    return {"run": run, "check": check}
+
+
+def rollout(
+    model: transformers.LlamaForCausalLM, job: dict[str, Any], arrays: dict[str, torch.Tensor]
+) -> dict[str, Request]:
+    """Samples of `prompts` [questions, length]; `checked` [rows, length] are prompts with their completions."""
+    prompts, checked = arrays["prompts"].long(), arrays["checked"].long()
+    length, rows = prompts.shape[1], len(prompts) * job["group_size"]
+    model.eval()
+
+    def run() -> dict[str, Any]:
+        started = time.perf_counter()
+        samples = model.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            num_return_sequences=job["group_size"],
+            max_new_tokens=job["max_new_tokens"],
+            do_sample=True,
+            temperature=job["temperature"],
+            top_k=0,
+            top_p=job["top_p"],
+            eos_token_id=None,
+            pad_token_id=0,
+            use_cache=True,
+        )
+        seconds = time.perf_counter() - started
+        assert samples.shape == (rows, length + job["max_new_tokens"])
+        return {"seconds": seconds}
+
+    def check() -> dict[str, Any]:
+        with torch.inference_mode():
+            logprobs = model(input_ids=checked, use_cache=False).logits.log_softmax(-1)[:, length - 1 : -1]
+        return {"nats": logprobs.gather(-1, checked[:, length:, None])[..., 0].tolist()}
+
+    return {"run": run, "check": check}
+
+
+if __name__ == "__main__":
+    main()
