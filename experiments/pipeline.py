@@ -15,7 +15,7 @@ from typing import Any
 
 from dsmath.data import problems
 from dsmath.data.solutions import write_solutions
-from dsmath.evaluation.report import write_report
+from dsmath.evaluation.report import write_curves_png, write_report
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import read_result
@@ -58,6 +58,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Report
     report, summary = write_report(workdir)
+    write_curves_png(workdir, workdir / "curves.png")
     return {
         "accuracy_before_rl": results["evaluate_sft"]["accuracy"],
         "accuracy_after_rl": results["evaluate_rl"]["accuracy"],
