@@ -17,7 +17,6 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     if preset != "nano":
         raise ValueError(f"configs/pipeline.py: preset {preset!r} is not nano; larger chains are run stage by stage")
     c = ml_collections.ConfigDict()
-    c.preset = preset
     c.seed = 0  # of every stage
     c.input = "embedded"  # the crawl: the documentation on this disk, or WARC files by a glob
     c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl

@@ -6,6 +6,7 @@ python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/
 from typing import Any
 
 import jax
+from absl import logging
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
@@ -15,8 +16,9 @@ from dsmath.model.transformer import Transformer
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.sampler import Sampler
 from dsmath.runs import driver
+from dsmath.runs.checks import check_positive
 from dsmath.runs.progress import Progress
-from dsmath.runs.workdir import write_lineage
+from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.state import abstract_params
 
@@ -26,6 +28,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     Source: DeepSeekMath §5.2.2, Figure 7 (maj@k and pass@k).
     """
+    check_positive(config, "num_samples", "batch_size")
+    require_finished(config.init_from, "config.init_from")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
 
@@ -69,7 +73,14 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     graded = {name: scores.grade(table) for name, table in tables.items()}
     for name, table in graded.items():
         generations.write_table(workdir / f"{name}.parquet", table)
-    return scores.summarize(graded["greedy"], graded["samples"])
+    result = scores.summarize(graded["greedy"], graded["samples"])
+    if result["truncated"] > 0.5:
+        logging.warning(
+            "%.0f %% of the greedy solutions are cut at config.max_new_tokens=%d",
+            100 * result["truncated"],
+            config.max_new_tokens,
+        )
+    return result
 
 
 if __name__ == "__main__":

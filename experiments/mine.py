@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from dsmath.runs import driver
-from dsmath.web import decontaminate, mine, seed
+from dsmath.web import decontaminate, library_docs, mine, seed
 from dsmath.web.domains import find_math_domains
 
 
@@ -22,6 +22,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       {"pages": readable pages of the crawl, "collected": pages of the corpus, "rounds": rounds that were run}.
     """
     # ------------------------------------------------------------------------------------------------ inputs
+    mine.remove_leftovers(workdir)
     marked = mine.keep_marked_paths(config.marked_paths, workdir)
     if config.benchmarks:
         decontaminate.read_benchmarks(config.benchmarks)  # a bad glob is said now, not after hours
@@ -37,18 +38,20 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
 
     # ------------------------------------------------------------------------------------------------ rounds
     seed_texts = seed.read_texts(config.seed_texts, count=config.positives, seed=config.seed)
+    other_texts = library_docs.other_texts(config.seed, config.negatives) if config.embedded_negatives else []
     positive_N = np.zeros(num_unique, dtype=bool)  # from the crawl, by marks
     first_round_N = np.zeros(num_unique, dtype=np.int32)
     before_N = np.zeros(num_unique, dtype=bool)  # collected in the round before
-    rounds = []
+    # Pages that may be mathematics are no negatives: in a small crawl, before the first round, that is any page.
+    excluded_N = np.full(num_unique, config.embedded_negatives, dtype=bool)
+    rounds, ended = [], "max_rounds"
     for round_number in range(1, config.max_rounds + 1):
-        # 1. Train a fastText model on the seed and on random pages.
-        negatives = mine.draw_negatives(
-            crawl, count=config.negatives, seed=config.seed, excluded_N=positive_N | before_N
-        )
+        # 1. Train a fastText model on the seed and on random pages; embedded texts stand in for missing ones.
+        negatives = mine.draw_negatives(crawl, count=config.negatives, seed=config.seed, excluded_N=excluded_N)
+        others = other_texts[: config.negatives - len(negatives)]
         classifier = mine.train_classifier(
-            crawl, workdir, round_number, seed_texts=seed_texts, positive_N=positive_N, negatives=negatives,
-            seed=config.seed, **config.classifier,
+            crawl, workdir, round_number, seed_texts=seed_texts, positive_N=positive_N, other_texts=others,
+            negatives=negatives, seed=config.seed, **config.classifier,
         )  # fmt: skip
         # 2. Recall pages of mathematics from the crawl.
         score_N = mine.score_pages(crawl, workdir, round_number, classifier, workers=config.workers)
@@ -59,27 +62,29 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         # 4. What people marked in them, and the classifier missed, joins the seed.
         new_N = mine.find_new_positives(crawl, domains, marked, collected_N=collected_N) & ~positive_N
 
-        already = float((collected_N & before_N).sum() / max(collected_N.sum(), 1)) if rounds else None
+        already = float((collected_N & before_N).sum() / collected_N.sum()) if rounds else None
         rounds.append(
             {
                 "round": round_number,
                 "positives": len(seed_texts) + int(positive_N.sum()),
-                "negatives": len(negatives),
+                "negatives": len(others) + len(negatives),
                 "collected": int(collected_N.sum()),
                 "already_collected": already,
                 "math_domains": sum(domain.is_math for domain in domains),
                 "new_positives": int(new_N.sum()),
-                "threshold": float(score_N[collected_N].min()) if collected_N.any() else None,
+                "threshold": float(score_N[collected_N].min()),
             }
         )
         _say(", ".join(f"{name} {value}" for name, value in rounds[-1].items()))
         if already is not None and already >= config.stop_share:
             _say(f"{already:.1%} of the pages had been collected in the round before: the end")
+            ended = "stop_share"
             break
         if not new_N.any():
             _say("no page under a marked path was missed: the seed stays as it is")
         positive_N |= new_N
         before_N = collected_N
+        excluded_N = positive_N | collected_N | mine.find_math_pages(crawl, domains)
 
     # ------------------------------------------------------------------------------------------------ corpus
     mine.write_domains(domains, workdir)
@@ -88,7 +93,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         benchmarks=config.benchmarks, workers=config.workers,
     )  # fmt: skip
     report = mine.write_report(
-        crawl, workdir, source=config.input, rounds=rounds, score_N=score_N, collected_N=collected_N
+        crawl, workdir, source=config.input, rounds=rounds, ended=ended, score_N=score_N, collected_N=collected_N
     )
     return {"pages": report["pages"], "collected": report["collected"], "rounds": len(rounds)}
 

@@ -20,6 +20,8 @@ from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import read_result
 
+PRESET = "nano"
+
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
     """Runs the stages that are not finished yet, then writes `report.html` and `summary.json`."""
@@ -38,13 +40,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     ]
     results = {}
     for number, (stage, folder, paths) in enumerate(stages, start=1):
-        default = importlib.import_module(f"configs.{stage}").get_config(config.preset)
-        overrides = _differences(default.to_dict(), config[stage].to_dict()) | paths
+        default = importlib.import_module(f"configs.{stage}").get_config(PRESET)
+        overrides = _differences(default.to_dict(), config[stage].to_dict())
+        for field in paths.keys() & overrides.keys():
+            raise InputError(f"config.{stage}.{field}: the chain sets it itself; run the stage alone to choose it")
+        overrides |= paths
         command = [
             sys.executable,
             "-m",
             f"experiments.{stage}",
-            f"--config=configs/{stage}.py:{config.preset}",
+            f"--config=configs/{stage}.py:{PRESET}",
             f"--workdir={workdir / folder}",
             *(f"--config.{field}={value}" for field, value in overrides.items()),
         ]

@@ -9,11 +9,12 @@ from typing import Any
 
 from dsmath.data import documents, packing
 from dsmath.data.problems import EMBEDDED
-from dsmath.data.tokenizer import Tokenizer
+from dsmath.data.tokenizer import FILE, Tokenizer
 from dsmath.model.sharding import use_cpu_devices
 from dsmath.model.transformer import ModelConfig
 from dsmath.runs import driver
-from dsmath.runs.workdir import write_lineage
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train import supervised
 
 
@@ -23,24 +24,34 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Source: DeepSeekMath §2.2, §2.3.
     """
     use_cpu_devices(config.num_cpu_devices)
+    supervised.check(config)
+    packing.check_weights(config.corpora, config.weights)
+    mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
+    parents = {"tokenizer": config.tokenizer, **mined}
+    if config.init_from:
+        parents["init_from"] = config.init_from
+    for role, parent in parents.items():
+        require_finished(parent, f"config.corpora.{role}" if role in mined else f"config.{role}")
+
+    # Model
+    tokenizer = Tokenizer.load(config.tokenizer)
+    model_config = ModelConfig.create({**config.model, "vocab_size": tokenizer.vocab_size})
+    if config.init_from and not tokenizer.equals(Tokenizer.load(config.init_from, "config.init_from")):
+        raise InputError(
+            f"config.tokenizer={config.tokenizer!r} is not the tokenizer of config.init_from; name {config.init_from!r}"
+        )
 
     # Data
-    tokenizer = Tokenizer.load(config.tokenizer)
+    files = [file for name, path in mined.items() for file in documents.find_corpus(path, f"config.corpora.{name}")]
+    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / FILE, *files])
+    tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
     sources = documents.prepare(
         config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed
     )
     batches = packing.document_batches(
         sources, config.weights, length=config.length, batch_size=config.batch_size, seed=config.seed
     )
-    mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
-    parents = {"tokenizer": config.tokenizer, **mined}
-    if config.init_from:
-        parents["init_from"] = config.init_from
-    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / "tokenizer.model"])
-    tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
-
-    # Model and training
-    model_config = ModelConfig.create({**config.model, "vocab_size": tokenizer.vocab_size})
+    # Training
     return supervised.train(config, workdir, model_config, batches, "pretrain")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
@@ -19,10 +20,11 @@ from dsmath.rl.batches import make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.sampler import Sampler
 from dsmath.runs import driver
+from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
-from dsmath.runs.workdir import write_lineage
+from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import abstract_state, make_train_step, root_key, start_from
@@ -35,9 +37,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     Source: DeepSeekMath §4.1, Algorithm 1.
     """
-    for field in ("updates_per_rollout", "group_size"):
-        if config[field] < 1:
-            raise InputError(f"config.{field}: {config[field]} must be at least 1")
+    check_positive(config, "updates_per_rollout", "group_size", "num_groups", "num_steps", "save_every", "logits_chunk")
+    require_finished(config.init_from, "config.init_from")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
     check_batch(config.num_groups, config.num_microbatches, mesh, "config.num_groups")
@@ -63,8 +64,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         group_size=config.group_size,
         batch_size=config.num_groups,
     )
-    logprobs = loop.make_logprobs(model, mesh)
-    loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta)
+    logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
+    loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
     update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
 
     with Checkpointer(workdir, model.config) as checkpointer:
@@ -93,6 +94,15 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 # Rewards and advantages
                 golds = [records[index].answer for index in chosen]
                 scores = loop.score(samples, golds, tokenizer.decode, answer_rewards)
+                if scores.figures["truncated"] > 0.5:
+                    logging.log_first_n(
+                        logging.WARNING,
+                        "step %d: %.0f %% of the samples are cut at config.decoding.max_new_tokens=%d",
+                        1,
+                        step,
+                        100 * scores.figures["truncated"],
+                        config.decoding.max_new_tokens,
+                    )
                 batch = make_batch(asked, samples, tokenizer.pad_id)
                 batch["advantages"] = np.asarray(advantages.outcome(scores.rewards))
                 batch["rollout_logprobs"] = samples.logprobs
@@ -105,7 +115,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                     state, metrics = update(state, batch)
                 figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 if not np.isfinite(figures["loss"]):  # such a state is never saved
-                    raise InputError(f"step {step}: the loss is {figures['loss']}; lower peak_learning_rate")
+                    raise InputError(
+                        f"step {step}: the loss is {figures['loss']}; lower config.optimizer.peak_learning_rate"
+                    )
                 seconds = {"seconds": time.perf_counter() - began, "rollout_seconds": rollout_seconds}
                 writer.write(step, scores.figures | figures | seconds)
                 if step % config.save_every == 0 or step == config.num_steps:

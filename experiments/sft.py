@@ -9,7 +9,8 @@ from dsmath.data import arrays, chat, packing, problems
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import use_cpu_devices
 from dsmath.runs import driver
-from dsmath.runs.workdir import write_lineage
+from dsmath.runs.checks import check_positive
+from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train import supervised
 from dsmath.train.checkpoint import read_model
 
@@ -20,6 +21,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Source: DeepSeekMath §3.
     """
     use_cpu_devices(config.num_cpu_devices)
+    supervised.check(config)
+    check_positive(config, "packing_bins")
+    require_finished(config.init_from, "config.init_from")
 
     # Model, as the parent has it
     model_config = read_model(config.init_from)
@@ -27,7 +31,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Data
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
-    examples = chat.examples(records, tokenizer, config.length + 1)
+    examples = chat.encode_examples(records, tokenizer, config.length + 1)
+    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+    tokenizer.save(workdir)
     source = arrays.store(workdir / "data", examples, ("tokens", "loss_mask"))
     batches = packing.solution_batches(
         source,
@@ -36,11 +42,10 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         seed=config.seed,
         packing_bins=config.packing_bins,
     )
-    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
-    tokenizer.save(workdir)
 
     # Training
-    return supervised.train(config, workdir, model_config, batches, "sft") | {"examples": len(source)}
+    result = supervised.train(config, workdir, model_config, batches, "sft")
+    return result | {"examples": len(source), "left_out": len(records) - len(source)}
 
 
 if __name__ == "__main__":

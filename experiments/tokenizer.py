@@ -10,12 +10,15 @@ from dsmath.data.documents import find_corpus, read_texts
 from dsmath.data.solutions import chat_prompt
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs import driver
+from dsmath.runs.checks import check_positive
 from dsmath.runs.progress import Progress
-from dsmath.runs.workdir import write_lineage
+from dsmath.runs.workdir import require_finished, write_lineage
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
     """Trains it, saves it, and measures it on the same texts."""
+    check_positive(config, "vocab_size", "characters_per_document")
+    require_finished(config.corpus, "config.corpus")
     files = find_corpus(config.corpus, "config.corpus")
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
     write_lineage(workdir, parents={"corpus": config.corpus}, data=files)

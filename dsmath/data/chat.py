@@ -1,8 +1,9 @@
 """Solutions as tokens: the prompt in the chat frame, then the solution, which alone is learned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from dsmath.data import arrays
 from dsmath.data.solutions import Solution, chat_prompt
@@ -20,10 +21,10 @@ def encode_solution(record: Solution, tokenizer: Tokenizer) -> list[int]:
     return [*tokenizer.encode(f" {record.solution}"), tokenizer.eos_id]
 
 
-def examples(records: Sequence[Solution], tokenizer: Tokenizer, max_length: int) -> Iterator[arrays.Example]:
+def encode_examples(records: Sequence[Solution], tokenizer: Tokenizer, max_length: int) -> list[arrays.Example]:
     """Each record as `tokens` and `loss_mask`, int32 [length]; the mask is 1 on the solution and its <eos>.
 
-    Records longer than `max_length` tokens are left out: cut in the middle they would teach wrong ends.
+    Records longer than `max_length` tokens are left out, with a warning: cut they would teach wrong ends.
 
     Raises:
       InputError: more than half are longer.
@@ -36,8 +37,17 @@ def examples(records: Sequence[Solution], tokenizer: Tokenizer, max_length: int)
             f"config.length: {len(encoded) - len(fitting)} of {len(encoded)} solutions are longer than {max_length} "
             f"tokens (the longest has {longest}); raise it"
         )
-    for prompt, solution in fitting:
-        yield {
+    if len(fitting) < len(encoded):
+        logging.warning(
+            "%d of %d solutions are longer than config.length=%d tokens and are left out",
+            len(encoded) - len(fitting),
+            len(encoded),
+            max_length - 1,
+        )
+    return [
+        {
             "tokens": np.array(prompt + solution, np.int32),
             "loss_mask": np.array([0] * len(prompt) + [1] * len(solution), np.int32),
         }
+        for prompt, solution in fitting
+    ]

@@ -29,11 +29,14 @@ def find_corpus(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
         raise InputError(f"{field}={str(folder)!r}: no Parquet files there; give a mining workdir or a folder of them")
     for file in files:
         try:
-            names = pyarrow.parquet.read_schema(file).names
+            schema = pyarrow.parquet.read_schema(file)
         except pyarrow.ArrowInvalid as error:
             raise InputError(f"{field}: {file} is no Parquet file; remove it or write it again") from error
-        if "text" not in names:
-            raise InputError(f"{field}: {file} has no column 'text' but {names}; rename the column of the text")
+        if "text" not in schema.names:
+            raise InputError(f"{field}: {file} has no column 'text' but {schema.names}; rename the column of the text")
+        kind = schema.field("text").type
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise InputError(f"{field}: {file}: column 'text' holds {kind}, not strings; convert it")
     return files
 
 
@@ -77,7 +80,7 @@ def prepare(
 def _read_batches(files: list[pathlib.Path]) -> Iterator[list[str]]:
     for file in files:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(columns=["text"], batch_size=_BATCH):
-            yield batch.column("text").to_pylist()
+            yield [text for text in batch.column("text").to_pylist() if text]  # neither null nor empty
 
 
 def _tokenize(batches: Iterable[list[str]], tokenizer: Tokenizer, progress: Progress) -> Iterator[arrays.Example]:

@@ -30,7 +30,10 @@ def read(folder: str | os.PathLike, split: str) -> list[Solution]:
         raise InputError(f"{folder}: no such folder; config.problems takes 'embedded' or a folder with GSM8K's files")
     if not path.is_file():
         raise InputError(f"{path}: no such file; the folder needs GSM8K's {split}.jsonl")
-    lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
     records = [_read_record(line, f"{path}:{number}", split) for number, line in enumerate(lines, 1) if line.strip()]
     if not records:
         raise InputError(f"{path}: the file is empty; it needs one JSON record a line")

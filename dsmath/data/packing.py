@@ -1,6 +1,6 @@
 """From examples to batches: shuffled, packed into rows without attention across examples, resumable."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grain
@@ -28,10 +28,7 @@ def document_batches(
     Raises:
       InputError: weights that are not positive or do not fit the sources.
     """
-    if set(sources) != set(weights):
-        raise InputError(f"config.weights: has {sorted(weights)}, but config.corpora has {sorted(sources)}")
-    if not all(weight > 0 for weight in weights.values()):
-        raise InputError(f"config.weights: {dict(weights)} must be positive; leave a corpus out instead")
+    check_weights(sources, weights)
     names = sorted(sources)
     parts = [
         grain.MapDataset.source(sources[name]).seed(seed + index).shuffle().repeat() for index, name in enumerate(names)
@@ -42,6 +39,17 @@ def document_batches(
         mixed.to_iter_dataset(_READ), length_struct={"tokens": length + 1}
     )
     return iter(rows.map(_shift).batch(batch_size))
+
+
+def check_weights(corpora: Iterable[str], weights: Mapping[str, float]) -> None:
+    """Refuses weights that are not positive or do not fit the names of the corpora."""
+    names = set(corpora)
+    if not names:
+        raise InputError("config.corpora: empty; name at least one corpus")
+    if names != set(weights):
+        raise InputError(f"config.weights: has {sorted(weights)}, but config.corpora has {sorted(names)}")
+    if not all(weight > 0 for weight in weights.values()):
+        raise InputError(f"config.weights: {dict(weights)} must be positive; leave a corpus out instead")
 
 
 def _mean_length(source: Any) -> float:

@@ -21,6 +21,7 @@ STYLES = ("worked", "brief", "bare")
 PROBLEMS_PER_DOCUMENT = 4
 DRILLS_PER_DOCUMENT = 12  # problems whose equations alone are written down
 _TEST_SHARE = 0.1
+_MOST_REPEATED = 1000  # draws in a row that give nothing new
 _NAMES = {
     "en": ("Anna", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo"),
     "zh": ("小明", "小红", "小刚", "小丽", "小华", "小军"),
@@ -154,8 +155,12 @@ def generate(split: str, count: int, seed: int) -> list[Solution]:
         raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
     records: dict[str, Solution] = {}
     stream = _stream(random.Random(f"{split}/{seed}"), split)
+    repeated = 0
     while len(records) < count:
         record = next(stream)
+        repeated = repeated + 1 if record.question in records else 0
+        if repeated > _MOST_REPEATED:
+            raise InputError(f"config.num_problems: {count} is more than the generator knows for {split!r}; lower it")
         records.setdefault(record.question, record)
     return list(records.values())
 

@@ -67,7 +67,8 @@ def read_solutions(path: str | os.PathLike) -> list[Solution]:
     if not path.is_file():
         raise InputError(f"{path}: no such file of solutions")
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: a text may hold U+2028.
+    for number, line in enumerate(_read_text(path).rstrip("\n").split("\n"), start=1):
         try:
             records.append(Solution(**json.loads(line)))
         except json.JSONDecodeError as error:
@@ -75,3 +76,10 @@ def read_solutions(path: str | os.PathLike) -> list[Solution]:
         except TypeError as error:
             raise InputError(f"{path}:{number}: {error}; fields are question, answer, solution, …") from error
     return records
+
+
+def _read_text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error

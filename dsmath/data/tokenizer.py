@@ -94,6 +94,10 @@ class Tokenizer:
         write_atomically(path, self._model)
         return path
 
+    def equals(self, other: "Tokenizer") -> bool:
+        """Whether both are the same model, byte for byte."""
+        return self._model == other._model
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
         return self._processor.encode(text)

@@ -54,7 +54,7 @@ def generate(
     parts = []
     for start in range(0, len(records), sampler.batch_size):
         chunk = range(start, min(start + sampler.batch_size, len(records)))
-        path = pathlib.Path(folder) / f"{start:06}.parquet"
+        path = pathlib.Path(folder) / f"{start:06}-{chunk.stop:06}.parquet"
         if not path.exists():
             samples = sampler(params, [prompts[index] for index in chunk], list(chunk), key)
             rows = [

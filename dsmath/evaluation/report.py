@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from xml.etree import ElementTree
 
 import jinja2
@@ -84,6 +84,7 @@ class MineReport(_Record):
     duplicates: dict[str, int]
     unique: int
     rounds: list[Round]
+    ended: Literal["stop_share", "max_rounds"] | None = None  # reports of older runs do not say it
     collected: int
     corpus_characters: int
     contaminated: int

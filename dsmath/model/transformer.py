@@ -51,6 +51,9 @@ class ModelConfig:
             wrong = sorted(set(fields) ^ known)
             raise InputError(f"config.model: {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}")
         config = cls(**fields)
+        for field in ("vocab_size", "num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width"):
+            if fields[field] < 1:
+                raise InputError(f"config.model.{field}: {fields[field]} must be at least 1")
         if config.num_heads % config.num_kv_heads:
             raise InputError(
                 f"config.model.num_kv_heads: {config.num_kv_heads} does not divide num_heads {config.num_heads}"
@@ -247,9 +250,9 @@ class Transformer(nn.Module):
         hidden, _ = self(tokens, positions, segment_ids)
         return self.logits(hidden)
 
-    def final(self, x: Array) -> Array:
-        """The final norm and the logits of a decoded token."""
-        return self.logits(self.final_norm(x))
+    def normalize(self, x: Array) -> Array:
+        """The final norm of a stream that ran outside `__call__`."""
+        return self.final_norm(x)
 
 
 def _run_prompts(model: Transformer, params: Any, tokens: Array, lengths: Array) -> tuple[Array, KeysValues, Array]:
@@ -307,12 +310,12 @@ def decode(model: Transformer, params: Any, tokens: Array, positions: Array, cac
             method="extend",
         )
         suffix.append(keys_values)
-    logits = model.apply(params, x[:, :, 0], method="final")
-    return logits, cache.replace(suffix=tuple(suffix), index=cache.index + 1)
+    hidden = model.apply(params, x[:, :, 0], method="normalize")
+    return model.apply(params, hidden, method="logits"), cache.replace(suffix=tuple(suffix), index=cache.index + 1)
 
 
-def group_logits(model: Transformer, params: Any, prompts: Array, prompt_lengths: Array, completions: Array) -> Array:
-    """The logits at every token of a group's completions; each prompt is run once for its whole group.
+def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths: Array, completions: Array) -> Array:
+    """The last hidden states that predict a group's completions; each prompt is run once for its whole group.
 
     The same numbers as a plain forward pass over prompt and completion, at a fraction of its cost.
 
@@ -321,7 +324,7 @@ def group_logits(model: Transformer, params: Any, prompts: Array, prompt_lengths
       prompt_lengths: int32 [questions].
       completions: int32 [questions, group, length], padded on the right.
     Returns:
-      float32 [questions, group, length, vocab]: position t predicts completion token t.
+      [questions, group, length, width]; the logits of position t predict completion token t.
     """
     last, prefix, valid = _run_prompts(model, params, prompts, prompt_lengths)
     questions, group, length = completions.shape
@@ -336,9 +339,8 @@ def group_logits(model: Transformer, params: Any, prompts: Array, prompt_lengths
 
     x = model.apply(params, completions[..., :-1], method="embed")
     x, _ = jax.lax.scan(jax.checkpoint(layer) if model.config.remat else layer, x, (_layers(params), prefix))
-    first = model.apply(params, last, method="logits")[:, None, None]
-    first = jnp.broadcast_to(first, (questions, group, 1, first.shape[-1]))
-    return jnp.concatenate([first, model.apply(params, x, method="final")], axis=2)
+    first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
+    return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
 
 
 def _layers(params: Any) -> Any:

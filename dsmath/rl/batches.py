@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dsmath.model.transformer import Transformer, group_logits
+from dsmath.model.transformer import Transformer, group_hidden
 from dsmath.rollout.sampler import Samples, pad_prompts
 from dsmath.train.losses import entropy, token_logprobs
 
@@ -32,11 +34,38 @@ def make_batch(prompts: Sequence[Sequence[int]], samples: Samples, pad_id: int) 
     }
 
 
-def completion_logprobs(model: Transformer, params: Any, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+def completion_logprobs(
+    model: Transformer, params: Any, batch: Mapping[str, Array], logits_chunk: int
+) -> tuple[Array, Array]:
     """The log-probability and the entropy at every token of the completions.
 
+    Args:
+      model, params: the policy.
+      batch: `make_batch`'s arrays.
+      logits_chunk: tokens of each completion whose logits stand in memory at a time: those of 64 completions of
+        1,024 tokens over 102,400 words would be 27 GB a question.
     Returns:
       two float32 arrays [questions, group_size, max_new_tokens].
     """
-    logits = group_logits(model, params, batch["prompts"], batch["prompt_lengths"], batch["completions"])
-    return token_logprobs(logits, batch["completions"]), entropy(logits)
+    completions = batch["completions"]
+    hidden = group_hidden(model, params, batch["prompts"], batch["prompt_lengths"], completions)
+
+    def look_up(part: tuple[Array, Array]) -> tuple[Array, Array]:
+        logits = model.apply(params, part[0], method="logits")  # [questions, group, chunk, vocab]
+        return token_logprobs(logits, part[1]), entropy(logits)
+
+    length = completions.shape[2]
+    if logits_chunk >= length:
+        return look_up((hidden, completions))
+    chunks = -(-length // logits_chunk)
+    hidden, targets = (_split(x, chunks, logits_chunk) for x in (hidden, completions))
+    found = jax.lax.map(jax.checkpoint(look_up), (hidden, targets))  # [chunks, questions, group, chunk] each
+    return tuple(jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1)[..., :length] for x in found)
+
+
+def _split(x: Array, chunks: int, size: int) -> Array:
+    """[questions, group, length, …] -> [chunks, questions, group, size, …], padded at the end."""
+    padding = [(0, 0)] * x.ndim
+    padding[2] = (0, chunks * size - x.shape[2])
+    x = jnp.pad(x, padding)
+    return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, size, *x.shape[3:]), 2, 0)

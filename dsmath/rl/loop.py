@@ -79,9 +79,9 @@ def score(
     )
 
 
-def make_logprobs(model: Transformer, mesh: Mesh) -> Callable[[Any, Batch], Array]:
+def make_logprobs(model: Transformer, mesh: Mesh, logits_chunk: int) -> Callable[[Any, Batch], Array]:
     """Jits the log-probabilities of a batch's completions, [questions, group_size, max_new_tokens]."""
-    compute = jax.jit(lambda params, batch: completion_logprobs(model, params, batch)[0])
+    compute = jax.jit(lambda params, batch: completion_logprobs(model, params, batch, logits_chunk)[0])
 
     def run(params: Any, batch: Batch) -> Array:
         with jax.set_mesh(mesh):
@@ -90,7 +90,7 @@ def make_logprobs(model: Transformer, mesh: Mesh) -> Callable[[Any, Batch], Arra
     return run
 
 
-def grpo_loss(model: Transformer, *, clip_eps: float, beta: float) -> LossFunction:
+def grpo_loss(model: Transformer, *, clip_eps: float, beta: float, logits_chunk: int) -> LossFunction:
     """The GRPO loss of a batch.
 
     The batch holds `make_batch`'s arrays, `ref_logprobs`, `rollout_logprobs` and `advantages` [questions, group_size]
@@ -100,7 +100,7 @@ def grpo_loss(model: Transformer, *, clip_eps: float, beta: float) -> LossFuncti
     """
 
     def loss_function(params: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-        logprobs, entropies = completion_logprobs(model, params, batch)
+        logprobs, entropies = completion_logprobs(model, params, batch, logits_chunk)
         mask = batch["mask"]
         loss, sums = objectives.grpo(
             logprobs,
@@ -114,7 +114,7 @@ def grpo_loss(model: Transformer, *, clip_eps: float, beta: float) -> LossFuncti
         lengths = jnp.maximum(mask.sum(axis=-1), 1.0)
         sums["entropy"] = ((entropies * mask).sum(axis=-1) / lengths).sum()
         # How far the rollout's numbers are from the training pass: a silent gap here ruins RL.
-        gap = jnp.abs(logprobs - batch["rollout_logprobs"]) * mask
+        gap = jnp.abs(batch.get("old_logprobs", logprobs) - batch["rollout_logprobs"]) * mask
         sums["rollout_gap"] = (gap.sum(axis=-1) / lengths).sum()
         return loss, sums
 

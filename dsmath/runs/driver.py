@@ -61,6 +61,8 @@ def main(stage: str, run: Run) -> None:
 def run_stage(stage: str, run: Run, config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs one stage in its workdir, or returns the result of the finished one."""
     logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
+    if config.get("seed", 0) < 0:
+        raise InputError(f"config.seed: {config.seed} must not be negative")
     folder = open_workdir(workdir, config, stage)
     with lock_workdir(folder):
         result = read_result(folder)

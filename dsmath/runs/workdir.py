@@ -65,13 +65,29 @@ def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, sta
     workdir = pathlib.Path(path)
     here = {"stage": stage, **json.loads(config.to_json())}
     record = workdir / CONFIG
-    if record.exists():
+    begun = (workdir / LINEAGE).exists() or (workdir / RESULT).exists()  # else the start failed: try another config
+    if begun and record.exists():
         _check_same(here, read_json(record), record)
         return workdir
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir}: this is a file; name a folder")
-    write_json(record, here)
+    try:
+        write_json(record, here)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be made ({error.strerror}); name another folder") from error
     return workdir
+
+
+def require_finished(workdir: str | os.PathLike, field: str) -> None:
+    """Refuses a parent whose stage has not ended; a folder that is no stage's passes.
+
+    Args:
+      workdir: the parent's folder.
+      field: the config's field that names it, such as "config.init_from".
+    """
+    folder = pathlib.Path(workdir)
+    if (folder / CONFIG).exists() and not (folder / RESULT).exists():
+        raise InputError(f"{field}={str(workdir)!r}: its stage has not finished; run it to the end first")
 
 
 @contextlib.contextmanager
@@ -108,22 +124,37 @@ def write_lineage(
 ) -> None:
     """Records what a stage was made from: parent workdirs, the data files' fingerprints, the code's version.
 
+    A resumed run keeps the record of its start. Call it when the inputs have been checked: from then on the workdir
+    belongs to its config.
+
     Args:
       parents: workdirs by role, such as {"init_from": "runs/demo/pretrain"}; each parent's own fingerprint is that
         of its lineage, so that a chain can be followed and checked.
       data: files that were read.
+    Raises:
+      InputError: a parent or a file has changed since the run began.
     """
     record = {
         "parents": {
-            role: {"workdir": str(parent), "lineage": _fingerprint_or_none(pathlib.Path(parent) / LINEAGE)}
+            role: {
+                "workdir": str(parent),
+                "lineage": _fingerprint_or_none(pathlib.Path(parent) / LINEAGE),
+                "step": _newest_step(pathlib.Path(parent)),
+            }
             for role, parent in (parents or {}).items()
         },
         "data": {str(path): fingerprint(path) for path in data},
         "code": _code_version(),
     }
     path = pathlib.Path(workdir) / LINEAGE
-    if not path.exists():  # a resumed run keeps the record of its start
+    if not path.exists():
         write_json(path, record)
+        return
+    before = read_json(path)
+    for part in ("parents", "data"):
+        for name, value in record[part].items():
+            if before[part].get(name) != value:
+                raise InputError(f"{path}: {name} has changed since this run began; give another --workdir")
 
 
 def fingerprint(path: str | os.PathLike) -> str:
@@ -134,6 +165,12 @@ def fingerprint(path: str | os.PathLike) -> str:
 
 def _fingerprint_or_none(path: pathlib.Path) -> str | None:
     return fingerprint(path) if path.exists() else None
+
+
+def _newest_step(parent: pathlib.Path) -> int | None:
+    """The parent's newest checkpoint, None where it has none."""
+    steps = [int(entry.name) for entry in parent.glob("checkpoints/*") if entry.name.isdigit()]
+    return max(steps, default=None)
 
 
 def _code_version() -> str:

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from dsmath.model.transformer import ModelConfig
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import LINEAGE, read_json
 from dsmath.train.state import TrainState
 
 
@@ -17,13 +18,15 @@ class Checkpointer:
     """The checkpoints of one workdir.
 
     Args:
-      workdir: checkpoints lie in its `checkpoints/`.
+      workdir: checkpoints lie in its `checkpoints/`; its lineage is written into each.
       model: written into every checkpoint, so that a child needs no config of its parent.
       keep: number of newest checkpoints that stay.
     """
 
     def __init__(self, workdir: str | os.PathLike, model: ModelConfig, keep: int = 2):
         self._model = model
+        lineage = pathlib.Path(workdir) / LINEAGE
+        self._lineage = read_json(lineage) if lineage.exists() else {}
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = _manager(workdir, options)
 
@@ -47,6 +50,7 @@ class Checkpointer:
             "rest": ocp.args.StandardSave(_rest(state)),
             "data": ocp.args.JsonSave(dict(data)),
             "model": ocp.args.JsonSave(vars(self._model)),
+            "lineage": ocp.args.JsonSave(self._lineage),
         }
         self._manager.save(step, args=ocp.args.Composite(**items))
 
@@ -102,6 +106,7 @@ def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) 
         "rest": ocp.StandardCheckpointHandler(),
         "data": ocp.JsonCheckpointHandler(),
         "model": ocp.JsonCheckpointHandler(),
+        "lineage": ocp.JsonCheckpointHandler(),
     }
     return ocp.CheckpointManager(_folder(workdir).absolute(), options=options, item_handlers=handlers)
 

@@ -22,8 +22,8 @@ def make_schedule(name: str, *, peak: float, warmup_steps: int, num_steps: int) 
       num_steps: steps of the whole training.
     Source: DeepSeekMath §2.2.1 (multi_step), §3 (constant).
     """
-    if warmup_steps > num_steps:
-        raise InputError(f"config.optimizer.warmup_steps: {warmup_steps} is more than the {num_steps} steps in all")
+    if not 0 <= warmup_steps <= num_steps:
+        raise InputError(f"config.optimizer.warmup_steps: {warmup_steps} is not between 0 and the {num_steps} steps")
     if name == "multi_step":
         after = optax.join_schedules(
             [optax.constant_schedule(share * peak) for share in (1.0, 0.316, 0.1)],

@@ -111,7 +111,8 @@ def make_train_step(
         return grads, {"loss": loss, **sums}
 
     def accumulate(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
-        parts = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+        # Every micro-batch takes a row of each run of num_microbatches: its rows stay spread over the devices.
+        parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
         first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
         add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part)), None)  # noqa: E731

@@ -10,6 +10,7 @@ from jax import Array
 
 from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
+from dsmath.runs.checks import check_positive
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.train.checkpoint import Checkpointer, read_params
@@ -31,6 +32,17 @@ def next_token_loss(model: Transformer) -> LossFunction:
     return loss_function
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses, before any data is read, what `train` could not work with.
+
+    Raises:
+      InputError: names the field.
+    """
+    check_positive(config, "length", "batch_size", "num_steps", "save_every", "log_every")
+    check_batch(config.batch_size, config.num_microbatches, make_mesh(config.mesh), "config.batch_size")
+    make_optimizer(config.optimizer, config.num_steps)
+
+
 def train(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike,
@@ -50,7 +62,6 @@ def train(
       the mean loss of the last tenth of the logged steps, the number of steps and of parameters.
     """
     mesh = make_mesh(config.mesh)
-    check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
     model = Transformer(model_config)
     optimizer, schedule = make_optimizer(config.optimizer, config.num_steps)
     with Checkpointer(workdir, model_config) as checkpointer:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import struct
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,10 @@ _MIN_MATRIX_BYTES = 2**25
 _FOLD_TOLERANCE = 1e-4
 _FOLD_CHECKS = 1_000  # texts
 _SCORE_BATCH = 512  # texts a call
+# Of fastText's files: magic number, version, 12 settings and t; sizes of the dictionary; a matrix's form, rows and
+# columns. Source: Args::save, Dictionary::save, DenseMatrix::save of fastText 0.9.3
+_FILE_HEADER, _FILE_MATRIX = struct.Struct("<2i12id3i2q"), struct.Struct("<?2q")
+_FILE_MAGIC, _FILE_ENTRY_TAIL = 793712314, 9  # bytes after a word: its count and its kind
 
 
 class Classifier:
@@ -83,7 +88,7 @@ class Classifier:
         if not 0 < num_positives < len(lines):
             raise InputError(
                 f"the classifier has {num_positives} positives and {len(lines) - num_positives} negatives; it needs "
-                "both: check config.seed_texts, config.positives and config.negatives"
+                "both: check config.seed_texts, config.positives, config.negatives and config.embedded_negatives"
             )
         order = np.random.default_rng(seed).permutation(len(lines))  # SGD forgets a label that comes first
         with tempfile.TemporaryDirectory() as folder:
@@ -116,10 +121,9 @@ class Classifier:
         """
         if not pathlib.Path(path).is_file():
             raise InputError(f"{path}: no such classifier; run `experiments.mine` first")
-        try:
-            model = fasttext.load_model(str(path))
-        except ValueError as error:
-            raise InputError(f"{path}: not a fastText model; remove it and run `experiments.mine` again") from error
+        if not _is_whole_model(pathlib.Path(path).read_bytes()):
+            raise InputError(f"{path}: not a whole fastText model; remove it and run `experiments.mine` again")
+        model = fasttext.load_model(str(path))
         if sorted(model.get_labels()) != [_MATH, _OTHER]:
             raise InputError(f"{path}: its labels are {model.get_labels()}, not {[_MATH, _OTHER]}")
         return cls(model)
@@ -138,6 +142,26 @@ class Classifier:
     def score(self, texts: list[str]) -> np.ndarray:
         """P(math) of each text, float32 [texts] within 0 to 1."""
         return _score_lines(self._model, [_line(text) for text in texts])
+
+
+def _is_whole_model(content: bytes) -> bool:
+    """Whether a file is a fastText model, not quantised, to its last byte; fastText reads cut ones without end."""
+    try:
+        magic, *_, num_words, _, _, _, num_pruned = _FILE_HEADER.unpack_from(content)
+        if magic != _FILE_MAGIC:
+            return False
+        position = _FILE_HEADER.size
+        for _ in range(num_words):
+            position = content.index(b"\0", position) + 1 + _FILE_ENTRY_TAIL
+        position += 8 * max(num_pruned, 0)
+        for _ in ("input", "output"):
+            is_quantised, rows, columns = _FILE_MATRIX.unpack_from(content, position)
+            if is_quantised:
+                return False
+            position += _FILE_MATRIX.size + 4 * rows * columns
+    except (struct.error, ValueError):  # cut
+        return False
+    return position == len(content)
 
 
 def _line(text: str) -> str:

@@ -150,7 +150,7 @@ def _find_files(pattern: str) -> list[pathlib.Path]:
 
 def _read_file(path: pathlib.Path) -> Iterator[str]:
     is_useful = False
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):  # not splitlines: U+2028
         if not line.strip():
             continue
         try:

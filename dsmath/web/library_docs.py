@@ -72,10 +72,9 @@ _SEED_SHARES = (
     *(("scipy", (folder,), 0.08) for folder in ("special", "linalg", "stats", "integrate", "optimize")),
     ("numpy", ("linalg", "polynomial"), 0.08),
 )
-# Packages whose pages may be mathematics: none of the other texts comes from them.
-_MATHEMATICAL = {
-    "sympy", "mpmath", "scipy", "numpy", "networkx", "jax", "optax", "opt_einsum", "latex2sympy2_extended",
-}  # fmt: skip
+# Packages whose pages may be mathematics: none of the other texts comes from them, but for JAX's compiler and kernels.
+_MATHEMATICAL = {"sympy", "mpmath", "scipy", "numpy", "networkx", "jax", "opt_einsum", "latex2sympy2_extended"}
+_OTHER_FOLDERS_OF_JAX = ("_src/pallas", "_src/interpreters", "_src/state")
 _DATE = datetime.datetime(2024, 2, 6, tzinfo=datetime.UTC)
 _ALIAS_SHARE = 0.03  # of the pages were crawled under a second address of the same page
 _INDEX_ALIAS_SHARE = 0.3  # of the `/index.html` pages under `/` too
@@ -129,7 +128,7 @@ def seed_texts(seed: int, count: int) -> list[str]:
         (sources[package]._replace(folders=folders), math.ceil(share * count))
         for package, folders, share in _SEED_SHARES
     ]
-    return _choose_texts("seed texts", quotas, ("module", "class", "function"), seed, count)
+    return _choose_texts("seed texts", quotas, seed, count, has_documents=False)
 
 
 def other_texts(seed: int, count: int) -> list[str]:
@@ -139,28 +138,30 @@ def other_texts(seed: int, count: int) -> list[str]:
 
     Args:
       seed: chooses the texts.
-      count: the most to give; about 4,000 exist, and no package gives more than twice the average.
+      count: the most to give; about 4,000 exist, and no package gives more than
+      half again the average.
     """
     sources = [source for source in SOURCES if source.package not in _MATHEMATICAL]
-    quotas = [(source, math.ceil(2 * count / len(sources))) for source in sources]
-    return _choose_texts("other texts", quotas, ("module", "class", "function", "document"), seed, count)
+    sources += [source._replace(folders=_OTHER_FOLDERS_OF_JAX) for source in SOURCES if source.package == "jax"]
+    quotas = [(source, math.ceil(1.5 * count / len(sources))) for source in sources]
+    return _choose_texts("other texts", quotas, seed, count, has_documents=True)
 
 
 def _choose_texts(
-    label: str, quotas: Sequence[tuple[Source, int]], kinds: Sequence[str], seed: int, count: int
+    label: str, quotas: Sequence[tuple[Source, int]], seed: int, count: int, *, has_documents: bool
 ) -> list[str]:
     with Progress(len(quotas), label, "host") as progress, _open_pool() as pool:
         texts = []
-        for task in [pool.submit(_render_texts, source, quota, tuple(kinds), seed) for source, quota in quotas]:
+        for task in [pool.submit(_render_texts, source, quota, seed, has_documents) for source, quota in quotas]:
             texts += task.result()
             progress.advance()
     return random.Random(f"{seed}/{label}").sample(texts, min(count, len(texts)))
 
 
-def _render_texts(source: Source, quota: int, kinds: tuple[str, ...], seed: int) -> list[str]:
+def _render_texts(source: Source, quota: int, seed: int, has_documents: bool) -> list[str]:
     """The texts of one source; under a host of its own, which makes the choice another one than the crawl's."""
     source = source._replace(host=f"seed.{source.host}")
-    entries = [entry for entry in find_entries(source, quota, seed) if entry.kind in kinds]
+    entries = find_entries(source, quota, seed, has_documents=has_documents)
     return [html_to_text(render_page(entry, source, [], has_scripts=False)) for entry in entries]
 
 

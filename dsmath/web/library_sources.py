@@ -72,16 +72,21 @@ class Entry(NamedTuple):
     markup: str
 
 
-def find_entries(source: Source, limit: int, seed: int) -> list[Entry]:
+def find_entries(source: Source, limit: int, seed: int, *, has_documents: bool = True) -> list[Entry]:
     """The entries of one host, at most `limit`: a choice of modules by the seed, and the texts that the package ships.
 
+    Args:
+      source: the host.
+      limit: most entries.
+      seed: of the choice.
+      has_documents: whether the shipped texts, entries of the kind "document", are among them.
     Returns:
       Entries with different addresses, in the order of the choice; none where the package is not installed.
     """
     roots = _find_roots(source)
     rng = random.Random(f"{seed}/{source.host}")
     entries: dict[str, Entry] = {}
-    for entry in _read_texts(source, roots):
+    for entry in _read_texts(source, roots) if has_documents else ():
         entries.setdefault(entry.address, entry)
     files = sorted({(path.relative_to(root).parts, path) for root, base in roots for path in _walk(base, "*.py")})
     exports = _read_exports(files)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsmath.data import problems
-from dsmath.data.chat import encode_prompt, encode_solution, examples
+from dsmath.data.chat import encode_examples, encode_prompt, encode_solution
 from dsmath.data.solutions import Solution, chat_prompt
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs.errors import InputError
@@ -42,7 +42,7 @@ def test_prompt_and_solution_together_are_the_chat(tokenizer):
 
 
 def test_the_loss_lies_on_the_solution_and_its_end_alone(tokenizer):
-    for record, example in zip(RECORDS, examples(RECORDS, tokenizer, 10_000), strict=True):
+    for record, example in zip(RECORDS, encode_examples(RECORDS, tokenizer, 10_000), strict=True):
         tokens, mask = example["tokens"], example["loss_mask"]
         assert tokens.dtype == mask.dtype == np.int32
         assert tokens.shape == mask.shape
@@ -52,9 +52,9 @@ def test_the_loss_lies_on_the_solution_and_its_end_alone(tokenizer):
 
 
 def test_too_long_solutions_are_left_out_whole(tokenizer):
-    lengths = sorted(len(example["tokens"]) for example in examples(RECORDS, tokenizer, 10_000))
+    lengths = sorted(len(example["tokens"]) for example in encode_examples(RECORDS, tokenizer, 10_000))
     limit = lengths[len(lengths) * 3 // 4]
-    kept = list(examples(RECORDS, tokenizer, limit))
+    kept = list(encode_examples(RECORDS, tokenizer, limit))
     assert len(kept) == sum(length <= limit for length in lengths) < len(RECORDS)
     assert max(len(example["tokens"]) for example in kept) == limit
 
@@ -62,4 +62,4 @@ def test_too_long_solutions_are_left_out_whole(tokenizer):
 def test_a_limit_that_leaves_out_most_is_an_error(tokenizer):
     long = Solution("How many?", "1", "one " * 500)
     with pytest.raises(InputError, match=r"config\.length: 3 of 4 solutions are longer than 200 tokens .*raise it"):
-        list(examples([RECORDS[0], long, long, long], tokenizer, 200))
+        list(encode_examples([RECORDS[0], long, long, long], tokenizer, 200))

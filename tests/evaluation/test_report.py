@@ -72,6 +72,7 @@ def write_mine(folder: pathlib.Path, rng: np.random.Generator) -> None:
             "duplicates": {"url": 57, "exact": 91, "near": 67},
             "unique": sum(host["pages"] for host in hosts),
             "rounds": rounds,
+            "ended": "stop_share",
             "collected": collected,
             "corpus_characters": 5_213_904,
             "contaminated": 14,
@@ -289,6 +290,15 @@ def test_summary_differs_between_machines_in_seconds_alone(chain, tmp_path):
     one, other = summary(chain), summary(slow)
     assert one.pop("seconds") != other.pop("seconds")
     assert one == other
+
+
+def test_page_says_why_the_rounds_of_mining_ended(chain, tmp_path):
+    assert "collected almost nothing that the round before had not" in page(chain)
+    bounded = write_chain(tmp_path / "bounded")
+    record = json.loads((bounded / "mine" / "report.json").read_text())
+    write_json(bounded / "mine" / "report.json", record | {"ended": "max_rounds"})
+    report.write_report(bounded)
+    assert "ended at the most that the config allows" in page(bounded)
 
 
 def test_report_is_the_same_when_written_again(chain):

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dsmath.model.transformer import ModelConfig, Transformer, decode, group_logits, prefill
+from dsmath.model.transformer import ModelConfig, Transformer, decode, group_hidden, prefill
 from dsmath.runs.errors import InputError
 
 LENGTH = 16
+
+
+def group_logits(model, params, prompts, lengths, completions):
+    hidden = group_hidden(model, params, prompts, lengths, completions)
+    return model.apply(params, hidden, method="logits")
 
 
 @pytest.fixture(scope="module")

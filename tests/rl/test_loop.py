@@ -94,13 +94,15 @@ def stage(make_model_config):
     rewards = (samples.tokens[..., 0] % 2).astype(np.float32)  # an odd first token is good
     batch["advantages"] = np.asarray(advantages.outcome(rewards))
     batch["rollout_logprobs"] = samples.logprobs
-    batch["ref_logprobs"] = make_logprobs(model, mesh)(params, batch)
+    batch["ref_logprobs"] = make_logprobs(model, mesh, 64)(params, batch)
     return mesh, model, optimizer, new_state, batch
 
 
 def _update(stage, num_microbatches=1, changes=None):
     mesh, model, optimizer, new_state, batch = stage
-    step = make_train_step(grpo_loss(model, clip_eps=0.2, beta=0.04), optimizer, mesh, num_microbatches)
+    step = make_train_step(
+        grpo_loss(model, clip_eps=0.2, beta=0.04, logits_chunk=64), optimizer, mesh, num_microbatches
+    )
     return step(new_state(), batch | (changes or {}))
 
 
@@ -125,7 +127,7 @@ def test_a_gap_to_the_rollout_shows(stage):
 def test_an_update_makes_good_outputs_likelier_and_bad_ones_less_likely(stage):
     mesh, model, _, _, batch = stage
     state, _ = _update(stage)
-    change = np.asarray(make_logprobs(model, mesh)(state.params, batch)) - np.asarray(batch["ref_logprobs"])
+    change = np.asarray(make_logprobs(model, mesh, 64)(state.params, batch)) - np.asarray(batch["ref_logprobs"])
     change = (change * batch["mask"]).sum(-1) / batch["mask"].sum(-1)
     good, bad = batch["advantages"] > 0, batch["advantages"] < 0
     assert good.sum() > 4

@@ -1,6 +1,7 @@
 """The page classifier: learning, folding, saving, fastText's traps."""
 
 import random
+import struct
 
 import fasttext
 import numpy as np
@@ -93,9 +94,19 @@ def test_model_that_fasttext_would_not_initialise_is_refused():
         Classifier.train(_texts(MATH, 3, 0), _texts(OTHER, 3, 0), **{**SETTINGS, "buckets": 1000})
 
 
-def test_file_that_is_no_model_is_named(tmp_path):
+@pytest.mark.parametrize("size", [0, 3, 8, 60, 92, 120, 200, -4, -1])
+def test_cut_model_is_refused(trained, tmp_path, size):
+    whole, path = tmp_path / "whole.bin", tmp_path / "classifier-1.bin"
+    trained.save(whole)
+    path.write_bytes(whole.read_bytes()[:size])
+    with pytest.raises(InputError, match=r"classifier-1\.bin: not a whole fastText model"):
+        Classifier.load(path)
+
+
+@pytest.mark.parametrize("content", [b"nothing", bytes(500), struct.pack("<2i", 793712314, 12) + b"\xff" * 500])
+def test_file_that_is_no_model_is_named(tmp_path, content):
     path = tmp_path / "classifier-1.bin"
-    path.write_bytes(b"nothing")
+    path.write_bytes(content)
     with pytest.raises(InputError, match=r"classifier-1\.bin"):
         Classifier.load(path)
     with pytest.raises(InputError, match="no such classifier"):

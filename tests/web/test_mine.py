@@ -19,7 +19,7 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 from configs.mine import PRESETS, get_config
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
-from dsmath.web import mine, seed
+from dsmath.web import library_docs, mine, seed
 from dsmath.web.pages import detect_language
 from experiments.mine import run
 
@@ -91,7 +91,7 @@ def _config(inputs: pathlib.Path):
     config.seed_texts = f"{inputs}/seed.jsonl"
     config.marked_paths = f"{inputs}/marks.json"
     config.benchmarks = f"{inputs}/bench.jsonl"
-    config.negatives = 60
+    config.negatives, config.embedded_negatives = 60, False
     config.min_score, config.max_share = 0.05, 0.5
     config.classifier.epochs = 40
     config.workers = 1
@@ -173,7 +173,16 @@ def test_finished_run_is_not_run_again(finished, inputs, capsys):
 
 def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
     config = _config(inputs)
-    fields = ("input", "seed_texts", "marked_paths", "benchmarks", "negatives", "min_score", "max_share")
+    fields = (
+        "input",
+        "seed_texts",
+        "marked_paths",
+        "benchmarks",
+        "negatives",
+        "embedded_negatives",
+        "min_score",
+        "max_share",
+    )
     overrides = [f"--config.{name}={config[name]}" for name in fields]
     command = [
         sys.executable,
@@ -192,10 +201,12 @@ def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
         assert not (tmp_path / "run" / "result.json").exists(), "killed too late to tell anything"
         (tmp_path / "run" / "scores").mkdir(exist_ok=True)
         (tmp_path / "run" / "scores" / ".round-2-crawl-0.parquet.0.tmp").write_bytes(b"half a file")
+        (tmp_path / "run" / ".classifier-1.bin.0.tmp").write_bytes(b"half a model")
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert _outputs(tmp_path / "run").keys() == _outputs(finished).keys()
     for name, content in _outputs(finished).items():
         assert _outputs(tmp_path / "run")[name] == content, name
+    assert not list((tmp_path / "run").rglob(".*.tmp"))
 
 
 def test_damaged_file_is_counted_and_the_rest_is_read(inputs, tmp_path, caplog):
@@ -208,6 +219,46 @@ def test_damaged_file_is_counted_and_the_rest_is_read(inputs, tmp_path, caplog):
     crawl = mine.remove_duplicates(files, tmp_path, threshold=0.8)
     assert crawl.skipped["damaged"] == 2 and crawl.num_pages > 30
     assert "crawl-1.warc.gz: 1 damaged records were left out" in caplog.text
+
+
+def test_report_says_why_the_rounds_ended(finished):
+    report = json.loads((finished / "report.json").read_text())
+    already = report["rounds"][-1]["already_collected"]
+    assert report["ended"] == ("stop_share" if already >= 0.98 else "max_rounds") == "stop_share"
+
+
+def test_bound_of_the_rounds_is_named_where_it_ended_them(inputs, tmp_path):
+    config = _config(inputs)
+    config.max_rounds = 1
+    run(config, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["ended"] == "max_rounds"
+
+
+def test_run_that_collects_nothing_is_refused(inputs, tmp_path):
+    config = _config(inputs)
+    config.min_score = 1.5
+    with pytest.raises(InputError, match=r"config\.min_score=1\.5.* nothing was collected.* lower min_score"):
+        run(config, tmp_path)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_first_negatives_are_embedded_and_later_ones_come_from_other_domains(inputs, tmp_path, monkeypatch):
+    seen: list[list[str]] = []
+
+    def train(positives, negatives, **settings):
+        seen.append(list(negatives))
+        return trained(positives, seen[-1], **settings)
+
+    trained = mine.Classifier.train
+    monkeypatch.setattr(mine.Classifier, "train", train)
+    config = _config(inputs)
+    config.negatives, config.embedded_negatives, config.max_share = 120, True, 0.2
+    run(config, tmp_path)
+    embedded = library_docs.other_texts(config.seed, 120)
+    assert seen[0] == embedded
+    news = [text for text in seen[1] if text not in set(embedded)]
+    assert 60 <= len(news) < 120 and seen[1][: 120 - len(news)] == embedded[: 120 - len(news)]
+    assert not [text for text in news if set(ANALYSIS + ALGEBRA) & set(text.split())]
 
 
 def test_crawl_without_a_page_is_refused(tmp_path):
