@@ -25,41 +25,20 @@ PRESET = "nano"
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
     """Runs the stages that are not finished yet, then writes `report.html` and `summary.json`."""
+    commands = make_commands(config, workdir)
+
     # The corpus must not hold the problems on which the models are compared
     held_out = problems.load(config.problems, "test", count=config.evaluate.num_problems, seed=config.evaluate.seed)
     write_solutions(workdir / "problems" / "test.jsonl", held_out)
 
-    stages = [
-        ("mine", "mine", {"benchmarks": f"{workdir}/problems/test.jsonl"}),
-        ("tokenizer", "tokenizer", {"corpus": f"{workdir}/mine"}),
-        ("pretrain", "pretrain", {"tokenizer": f"{workdir}/tokenizer", "corpora.mined": f"{workdir}/mine"}),
-        ("sft", "sft", {"init_from": f"{workdir}/pretrain"}),
-        ("evaluate", "evaluate_sft", {"init_from": f"{workdir}/sft"}),
-        ("rl", "rl", {"init_from": f"{workdir}/sft"}),
-        ("evaluate", "evaluate_rl", {"init_from": f"{workdir}/rl"}),
-    ]
-    results = {}
-    for number, (stage, folder, paths) in enumerate(stages, start=1):
-        default = importlib.import_module(f"configs.{stage}").get_config(PRESET)
-        overrides = _differences(default.to_dict(), config[stage].to_dict())
-        for field in paths.keys() & overrides.keys():
-            raise InputError(f"config.{stage}.{field}: the chain sets it itself; run the stage alone to choose it")
-        overrides |= paths
-        command = [
-            sys.executable,
-            "-m",
-            f"experiments.{stage}",
-            f"--config=configs/{stage}.py:{PRESET}",
-            f"--workdir={workdir / folder}",
-            *(f"--config.{field}={value}" for field, value in overrides.items()),
-        ]
-        print(f"[{number}/{len(stages)}] python {shlex.join(command[1:])}", file=sys.stderr, flush=True)
+    for number, (folder, command) in enumerate(commands.items(), start=1):
+        print(f"[{number}/{len(commands)}] python {shlex.join(command[1:])}", file=sys.stderr, flush=True)
         code = subprocess.run(command, check=False, preexec_fn=_die_with_parent).returncode
         if code:
             raise InputError(
                 f"stage {folder} ended with status {code}; mend what it names, then run the same line again"
             )
-        results[folder] = read_result(workdir / folder)
+    results = {folder: read_result(workdir / folder) for folder in commands}
 
     # Report
     report, summary = write_report(workdir)
@@ -70,6 +49,39 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         "report": str(report),
         "summary": str(summary),
     }
+
+
+def make_commands(config: Any, workdir: Any) -> dict[str, list[str]]:
+    """The command of each stage, by its folder in the workdir, in the order of the chain.
+
+    Raises:
+      InputError: a field that the chain sets itself was overridden.
+    """
+    stages = {
+        "mine": ("mine", {"benchmarks": f"{workdir}/problems/test.jsonl"}),
+        "tokenizer": ("tokenizer", {"corpus": f"{workdir}/mine"}),
+        "pretrain": ("pretrain", {"tokenizer": f"{workdir}/tokenizer", "corpora.mined": f"{workdir}/mine"}),
+        "sft": ("sft", {"init_from": f"{workdir}/pretrain"}),
+        "evaluate_sft": ("evaluate", {"init_from": f"{workdir}/sft"}),
+        "rl": ("rl", {"init_from": f"{workdir}/sft"}),
+        "evaluate_rl": ("evaluate", {"init_from": f"{workdir}/rl"}),
+    }
+    commands = {}
+    for folder, (stage, paths) in stages.items():
+        default = importlib.import_module(f"configs.{stage}").get_config(PRESET)
+        overrides = _differences(default.to_dict(), config[stage].to_dict())
+        for field in paths:
+            if field in overrides or field.split(".")[0] in overrides:
+                raise InputError(f"config.{stage}.{field}: the chain sets it itself; run the stage alone to choose it")
+        commands[folder] = [
+            sys.executable,
+            "-m",
+            f"experiments.{stage}",
+            f"--config=configs/{stage}.py:{PRESET}",
+            f"--workdir={workdir / folder}",
+            *(f"--config.{field}={value}" for field, value in (overrides | paths).items()),
+        ]
+    return commands
 
 
 def _differences(default: dict[str, Any], chosen: dict[str, Any], prefix: str = "") -> dict[str, Any]:

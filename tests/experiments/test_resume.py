@@ -120,7 +120,8 @@ def test_pretraining_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pret
     overrides, unbroken = pretrain
     records, result = _read(unbroken)
     assert [record["step"] for record in records] == list(range(1, 41))
-    assert result["loss"] == records[-1]["loss"] < 0.6 * records[0]["loss"]
+    assert result["loss"] == pytest.approx(sum(record["loss"] for record in records[-4:]) / 4)
+    assert result["loss"] < 0.6 * records[0]["loss"]
 
     command = _command("pretrain", tmp_path / "killed", overrides)
     _run_and_kill(command, environment, tmp_path / "killed", 2)  # before the first checkpoint

@@ -53,8 +53,24 @@ def test_the_same_config_opens_a_workdir_again(tmp_path):
 )
 def test_a_workdir_of_another_config_or_stage_is_refused(tmp_path, config, stage, named):
     workdir.open_workdir(tmp_path, _config(), "sft")
+    workdir.write_lineage(tmp_path)
     with pytest.raises(InputError, match=named):
         workdir.open_workdir(tmp_path, config, stage)
+
+
+def test_a_start_that_failed_leaves_the_workdir_to_the_corrected_config(tmp_path):
+    workdir.open_workdir(tmp_path, _config(seed=1), "sft")
+    workdir.open_workdir(tmp_path, _config(seed=2), "sft")
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
+
+
+def test_a_parent_that_has_not_finished_is_refused(tmp_path):
+    workdir.open_workdir(tmp_path, _config(), "sft")
+    with pytest.raises(InputError, match=r"config\.init_from=.*has not finished"):
+        workdir.require_finished(tmp_path, "config.init_from")
+    workdir.write_result(tmp_path, {})
+    workdir.require_finished(tmp_path, "config.init_from")
+    workdir.require_finished(tmp_path / "plain", "config.corpus")  # a folder of data, no stage's
 
 
 def test_a_workdir_that_cannot_be_a_folder_is_refused(tmp_path):
@@ -67,6 +83,7 @@ def test_a_workdir_that_cannot_be_a_folder_is_refused(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"stage": ')
+    workdir.write_lineage(tmp_path)
     with pytest.raises(InputError, match=r"config\.json: not JSON"):
         workdir.open_workdir(tmp_path, _config(), "sft")
     with pytest.raises(InputError, match=r"absent\.json: no such file"):
@@ -100,13 +117,17 @@ def test_lineage_names_parents_and_data_by_their_content_and_keeps_its_start(tmp
     parent, child, data = tmp_path / "parent", tmp_path / "child", tmp_path / "data.txt"
     data.write_bytes(b"text")
     workdir.write_lineage(parent)
+    for step in ("10", "20", "30.orbax-checkpoint-tmp"):
+        (parent / "checkpoints" / step).mkdir(parents=True)
     workdir.write_lineage(child, parents={"init_from": parent, "corpus": tmp_path}, data=[data])
     record = json.loads((child / "lineage.json").read_text())
     lineage = hashlib.sha256((parent / "lineage.json").read_bytes()).hexdigest()[:16]
-    assert record["parents"]["init_from"] == {"workdir": str(parent), "lineage": lineage}
+    assert record["parents"]["init_from"] == {"workdir": str(parent), "lineage": lineage, "step": 20}
     assert record["parents"]["corpus"]["lineage"] is None
     assert record["data"] == {str(data): hashlib.sha256(b"text").hexdigest()[:16]}
 
+    workdir.write_lineage(child, parents={"init_from": parent, "corpus": tmp_path}, data=[data])
     data.write_bytes(b"changed")
-    workdir.write_lineage(child, data=[data])
+    with pytest.raises(InputError, match=r"data\.txt has changed since this run began"):
+        workdir.write_lineage(child, data=[data])
     assert json.loads((child / "lineage.json").read_text()) == record

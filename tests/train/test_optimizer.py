@@ -66,7 +66,7 @@ def test_cosine_goes_to_a_tenth():
 def test_wrong_values_are_named():
     with pytest.raises(InputError, match=r"config\.optimizer\.schedule: 'linear' is none of 'multi_step'"):
         make_schedule("linear", peak=1.0, warmup_steps=0, num_steps=10)
-    with pytest.raises(InputError, match=r"config\.optimizer\.warmup_steps: 11 is more than the 10 steps"):
+    with pytest.raises(InputError, match=r"config\.optimizer\.warmup_steps: 11 is not between 0 and the 10 steps"):
         make_schedule("constant", peak=1.0, warmup_steps=11, num_steps=10)
     with pytest.raises(InputError, match=r"config\.optimizer\.peak_learning_rate: 0 must be positive"):
         make_optimizer(CONFIG | {"peak_learning_rate": 0}, 10)

@@ -1,0 +1,60 @@
+"""Bad input ends a stage at its start with one line that names the field, and exit status 2."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import write_json
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "named"),
+    [
+        ("tokenizer", {"corpus": "nowhere"}, r"config\.corpus='nowhere': no Parquet files"),
+        ("tokenizer", {"vocab_size": 0}, r"config\.vocab_size: 0 must be at least 1"),
+        ("pretrain", {"batch_size": 12}, r"config\.batch_size: 12 is no multiple of 8"),
+        ("pretrain", {"num_microbatches": 0}, r"config\.num_microbatches: 0"),
+        ("pretrain", {"log_every": 0}, r"config\.log_every: 0 must be at least 1"),
+        ("pretrain", {"weights": {"mined": 1.0}}, r"config\.weights"),
+        ("pretrain", {"tokenizer": "nowhere"}, r"config\.tokenizer='nowhere'"),
+        ("pretrain", {"corpora": {}, "weights": {}}, r"config\.corpora: empty"),
+        ("sft", {"init_from": "nowhere"}, r"config\.init_from='nowhere'"),
+        ("sft", {"num_steps": 0}, r"config\.num_steps: 0"),
+        ("rl", {"group_size": 0}, r"config\.group_size: 0"),
+        ("rl", {"num_groups": 12}, r"config\.num_groups: 12 is no multiple of 8"),
+        ("rl", {"init_from": "nowhere"}, r"config\.init_from='nowhere'"),
+        ("evaluate", {"num_samples": 0}, r"config\.num_samples: 0"),
+    ],
+)
+def test_bad_fields_are_named_before_any_work(tmp_path, stage, overrides, named):
+    config = importlib.import_module(f"configs.{stage}").get_config("nano")
+    config.num_cpu_devices = 8
+    for field, value in overrides.items():
+        config[field] = value
+    with pytest.raises(InputError, match=named):
+        importlib.import_module(f"experiments.{stage}").run(config, tmp_path)
+    assert not (tmp_path / "lineage.json").exists()
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl", "evaluate"])
+def test_a_parent_that_was_killed_is_refused(tmp_path, stage):
+    write_json(tmp_path / "parent" / "config.json", {"stage": "pretrain"})
+    config = importlib.import_module(f"configs.{stage}").get_config("nano")
+    config.num_cpu_devices = 8
+    config.init_from = str(tmp_path / "parent")
+    with pytest.raises(InputError, match=r"config\.init_from=.*has not finished; run it to the end first"):
+        importlib.import_module(f"experiments.{stage}").run(config, tmp_path / "child")
+
+
+def test_the_chain_refuses_to_be_rewired(tmp_path):
+    from configs import pipeline as configs
+    from experiments import pipeline
+
+    config = configs.get_config("nano")
+    config.tokenizer.corpus = "elsewhere"
+    with pytest.raises(InputError, match=r"config\.tokenizer\.corpus: the chain sets it itself"):
+        pipeline.make_commands(config, tmp_path)
