@@ -69,7 +69,7 @@ class Host(_Record):
 
 
 class Example(_Record):
-    """A collected page."""
+    """A page with its score, collected or not."""
 
     url: str
     score: float
