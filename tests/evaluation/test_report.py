@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from dsmath.data import problems
-from dsmath.evaluation import report
+from dsmath.evaluation import formulas, report
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import fingerprint
 
@@ -358,11 +358,11 @@ def test_markup_in_untrusted_texts_is_escaped(copy):
     ],
 )
 def test_formulas_are_typeset_where_they_parse(text, shown):
-    assert shown in report.typeset(text)
+    assert shown in formulas.typeset(text)
 
 
 def test_long_texts_are_cut():
-    assert report.typeset("a" * 1000, limit=10) == "aaaaaaaaaa …"
+    assert formulas.typeset("a" * 1000, limit=10) == "aaaaaaaaaa …"
 
 
 @pytest.mark.parametrize("stage", report.STAGES)

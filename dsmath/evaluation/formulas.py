@@ -1,0 +1,56 @@
+"""Texts of models and web pages for a page that people read: escaped, their formulas as MathML."""
+
+import re
+from xml.etree import ElementTree
+
+import latex2mathml.converter
+from markupsafe import Markup, escape
+
+_BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
+_FORMULA = re.compile(
+    rf"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\d$])"
+    rf"|(\\boxed{_BRACES}|\\[dt]?frac{_BRACES}{_BRACES})",
+    re.S,
+)
+_MATHML = {
+    "math": None, "mrow": None, "mi": None, "mn": None, "mo": None, "mtext": None, "mspace": None, "mstyle": None,
+    "mpadded": None, "mphantom": None, "menclose": None, "msqrt": None, "mtable": None, "mtr": None, "mtd": None,
+    "mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3,
+}  # fmt: skip
+_ATTRIBUTES = {
+    "accent", "columnalign", "columnlines", "columnspacing", "depth", "display", "displaystyle", "fence", "form",
+    "height", "linethickness", "lspace", "mathvariant", "maxsize", "minsize", "movablelimits", "notation", "rowlines",
+    "rowspacing", "rspace", "scriptlevel", "separator", "stretchy", "voffset", "width",
+}  # fmt: skip
+
+
+def typeset(text: str, limit: int = 700) -> Markup:
+    """Escapes a text and turns its formulas into MathML; a formula that does not parse stays as it was written.
+
+    Args:
+      text: of a model or a web page: untrusted.
+      limit: characters after which the text is cut.
+    """
+    shown = text if len(text) <= limit else f"{text[:limit]} …"
+    parts, end = [], 0
+    for match in _FORMULA.finditer(shown):
+        formula = next(group for group in match.groups() if group)
+        parts += [escape(shown[end : match.start()]), _mathml(formula) or escape(match[0])]
+        end = match.end()
+    return Markup("").join([*parts, escape(shown[end:])])
+
+
+def _mathml(formula: str) -> Markup | None:
+    """MathML of a formula, None where it is not one. The converter copies `\\text{<script>}` and `\\href`: check it."""
+    try:
+        source = latex2mathml.converter.convert(formula)
+        root = ElementTree.fromstring(source.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1))
+    except Exception:  # whatever the converter stumbles on in a text that no one wrote for it
+        return None
+    for node in root.iter():
+        arity = _MATHML.get(node.tag, 0)
+        if node.tag not in _MATHML or (arity is not None and len(node) != arity):
+            return None
+        if not node.attrib.keys() <= _ATTRIBUTES or (node.text or "").startswith("\\"):  # an unknown command
+            return None
+    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
