@@ -47,8 +47,6 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
-    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
-    tokenizer.save(workdir)
 
     # Policy and reference, both from the parent
     model = Transformer(read_model(config.init_from))
@@ -67,6 +65,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
     loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
     update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
+    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+    tokenizer.save(workdir)
 
     with Checkpointer(workdir, model.config) as checkpointer:
         if checkpointer.latest_step is not None:
