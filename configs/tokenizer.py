@@ -2,7 +2,7 @@
 
 python -m experiments.tokenizer --config=configs/tokenizer.py:nano --workdir=runs/tokenizer --config.corpus=runs/mine
 
-Expected at nano: 1,024 pieces, about 2.5 characters a token on problems.
+Expect at nano: 1,024 pieces, 1.9 characters a token on mined pages and 2.8 on problems.
 """
 
 import ml_collections
