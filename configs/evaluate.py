@@ -2,7 +2,8 @@
 
     python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
 
-On real files: --config.problems=DIR, a folder with GSM8K's test.jsonl.
+On real files: --config.problems=DIR --config.num_problems=0 --config.max_new_tokens=320, a folder with
+GSM8K's test.jsonl.
 """
 
 import ml_collections
