@@ -15,11 +15,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL.Image
-import scipy.stats
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
+
+from dsmath.evaluation.metrics import accuracy_interval
 
 INK, MUTED, GRID, PAPER = "#1c1e21", "#5d636b", "#d9dce0", "#fdfdfe"
 BEFORE, AFTER = "#b65400", "#0a62a9"
@@ -196,8 +197,7 @@ def _accuracy_groups(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[s
         for stage, result in results.items():
             if language in result.by_language:
                 accuracy, questions = result.by_language[language].accuracy, result.by_language[language].questions
-                test = scipy.stats.binomtest(round(accuracy * questions), questions)
-                bars.append((*_TUNED[stage], accuracy, *test.proportion_ci(method="wilson")))
+                bars.append((*_TUNED[stage], accuracy, *accuracy_interval(round(accuracy * questions), questions)))
         groups.append((f"{_LANGUAGES.get(language, language)}\n{questions:,} questions", bars))
     return groups
 

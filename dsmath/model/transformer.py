@@ -228,17 +228,14 @@ class Transformer(nn.Module):
         Returns:
           hidden [batch, length, width] and keys, values [layers, batch, length, kv_heads, head_dim].
         """
-        x = self._embed(tokens)
+        x = self.embed(tokens)
         x, keys_values = self.blocks(x, positions, attention.causal_mask(segment_ids))
         return self.final_norm(x), keys_values
 
-    def _embed(self, tokens: Array) -> Array:
-        # The stream starts at unit scale whatever the width is; a tied output matrix wants the small embedding.
-        return (self.embedding[tokens] * self.config.width**0.5).astype(self.config.dtype)
-
     def embed(self, tokens: Array) -> Array:
         """tokens int32 [...] -> [..., width]."""
-        return self._embed(tokens)
+        # The stream starts at unit scale whatever the width is; a tied output matrix wants the small embedding.
+        return (self.embedding[tokens] * self.config.width**0.5).astype(self.config.dtype)
 
     def logits(self, hidden: Array) -> Array:
         """hidden [..., width] -> float32 [..., vocab]."""

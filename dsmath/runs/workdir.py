@@ -19,16 +19,23 @@ from dsmath.runs.errors import InputError
 CONFIG, LINEAGE, RESULT = "config.json", "lineage.json", "result.json"
 
 
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it; the parent folder is made."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a temporary name beside `path`, which takes its place when the block ends well; the folder is made."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a whole file under a temporary name and renames it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

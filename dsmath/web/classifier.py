@@ -5,12 +5,12 @@ import pathlib
 import re
 import struct
 import tempfile
-import uuid
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import replacing
 
 try:
     import fasttext
@@ -130,14 +130,8 @@ class Classifier:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the model, under a temporary name first."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
+        with replacing(path) as temporary:
             self._model.save_model(str(temporary))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def score(self, texts: list[str]) -> np.ndarray:
         """P(math) of each text, float32 [texts] within 0 to 1."""

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from resiliparse.parse.lang import detect_fast
 
 from dsmath.runs.progress import Progress
+from dsmath.runs.workdir import replacing
 from dsmath.web import dedup, warc
 from dsmath.web.classifier import Classifier
 from dsmath.web.decontaminate import Decontaminator, read_benchmarks
@@ -199,16 +199,10 @@ def write_parquet(
     metadata: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Writes batches of columns under a temporary name and renames; `metadata` is asked when the last is written."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for batch in batches:
-                writer.write_table(pa.table(dict(batch), schema=schema))
-            writer.add_key_value_metadata({name: json.dumps(value) for name, value in metadata().items()})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(pa.table(dict(batch), schema=schema))
+        writer.add_key_value_metadata({name: json.dumps(value) for name, value in metadata().items()})
 
 
 def detect_language(text: str) -> str:
