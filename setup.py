@@ -26,6 +26,7 @@ _RUNTIME = [
     "mpmath",
     "networkx",
     "numpy>=2.0",
+    "obstore>=0.8",
     "optax",
     "orbax-checkpoint>=0.11",
     "pillow",
@@ -36,18 +37,32 @@ _RUNTIME = [
     "resiliparse>=2.0",
     "scipy",
     "sentencepiece>=0.2",
+    "starlette",
     "sympy",
     "tensorboardX",
     "tensorflow-datasets>=4.9.9",
     "tldextract",
     "tqdm",
+    "uvicorn",
 ]
 
 _EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.13"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     "ray": ["daft[ray]>=0.7"],
-    "dev": ["pytest", "pytest-xdist", "ruff", "tensorboard", "nbformat", "nbclient", "ipykernel"],
+    "dev": [
+        "daft[ray]>=0.7",
+        "httpx",
+        "hypothesis",
+        "ipykernel",
+        "nbclient",
+        "nbformat",
+        "playwright",
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "tensorboard",
+    ],
 }
 
 setuptools.setup(

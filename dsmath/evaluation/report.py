@@ -21,8 +21,8 @@ import pyarrow.parquet
 import pydantic
 
 from dsmath.evaluation import figures
-from dsmath.evaluation.formulas import typeset
 from dsmath.runs.errors import InputError
+from dsmath.runs.formulas import typeset
 from dsmath.runs.metrics import METRICS, read_metrics
 from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, fingerprint, read_json, write_atomically
 

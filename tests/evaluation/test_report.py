@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from dsmath.data import problems
-from dsmath.evaluation import formulas, report
+from dsmath.evaluation import report
+from dsmath.runs import formulas
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import fingerprint
 
