@@ -16,6 +16,8 @@ from dsmath.web.mathml import mathml_to_latex
 
 _CHARSET_BYTES = 2**16  # that the detection looks at
 _DAMAGED_SHARE = 0.02  # of the bytes beyond ASCII: above it, the text is not UTF-8 with a few bad bytes
+_MAX_FORMULAS = 10_000  # of a page; a page with more is no text
+_MAX_SCRIPT = 1000  # characters; more are no index and no exponent
 _META_CHARSET = re.compile(rb"<meta[^>]{1,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 
 _NAVIGATION = (
@@ -51,21 +53,29 @@ _NAVIGATION = (
     ".sidebar",
     ".bd-sidebar",
     ".cookie-banner",
+    ".menu",
+    ".docnav",
+    ".pagination",
+    ".mw-jump-link",
+    "#catlinks",
 )
-_FORMULAS = ", ".join(
-    (
-        "math, mml\\:math, m\\:math, script[type^='math/'], sub, sup",
-        "img[alt*='\\\\'], img[src*='latex'], img[src*='codecogs'], img[src*='mathtex'], img[src*='mimetex']",
-        "img[src*='/math/render/'], img.tex, img.latex, [data-latex], [data-tex], [data-math], span.katex-html",
-        "span.MathJax, div.MathJax_Display, span.MathJax_Display, span.MathJax_Preview, span.MathJax_SVG",
-        "span.MathJax_CHTML, span.mjx-chtml, mjx-container",
-    )
-)
+_FORMULAS = "math, mml\\:math, m\\:math, script[type^='math/'], sub, sup, img, .katex-html"
+# Each selector costs as much as a search for a name: these are asked for where the name occurs.
+_FORMULAS_BY_NAME = {
+    "MathJax": (
+        ".MathJax, .MathJax_Display, .MathJax_Preview, .MathJax_SVG, .MathJax_CHTML, .mjx-chtml, mjx-container"
+    ),
+    "data-": "[data-latex], [data-tex], [data-math]",
+}
 _FORMULA_ADDRESS = re.compile(
-    r"latex\.codecogs|latex\.php|/cgi-bin/(?:math|mime)tex|/(?:math|mime)tex|[?&](?:latex|tex)="
+    r"latex\.codecogs|latex\.php|/cgi-bin/(?:math|mime)tex|/(?:math|mime)tex|[?&](?:latex|tex)=|/render/math\?math=|[?&]cht=tx&"
 )
 _STYLE_QUERY = re.compile(r"&(?:bg|fg|s|c|zoom|mode)=[^&]*$")
 _DISPLAY_WRAPPER = re.compile(r"^\{\\displaystyle\s+(.*)\}$", re.DOTALL)
+_CODECOGS_SETTINGS = re.compile(
+    r"^(?:\\(?:inline|dpi\{\d+\}|[bf]g_\w+|fn_\w+|tiny|small|large|huge)\s*)+", re.IGNORECASE
+)
+_TEX_CHARACTERS = re.compile(r"[\\^_={}]")
 _ORDINALS = {"st", "nd", "rd", "th", "tm", "®", "™", "er", "ème"}
 _FORMULA_CLASSES = {"tex", "latex", "mwe-math-fallback-image-inline", "mwe-math-fallback-image-display"}
 
@@ -79,13 +89,14 @@ def html_to_text(html: bytes, charset: str | None = None) -> str:
     Returns:
       Lines of text; a formula of its own (MathJax script, KaTeX, MathML, image) between `$` or, displayed, `$$`.
     """
-    tree = HTMLTree.parse(decode(html, charset))
+    content = decode(html, charset)
+    tree = HTMLTree.parse(content)
     if tree.document is None or tree.body is None:
         return ""
-    # Backwards, so that what lies within an element is replaced before the element is.
-    for element in reversed(tree.document.query_selector_all(_FORMULAS).values()):
-        if element.parent is not None:
-            _replace(tree, element)
+    selectors = [_FORMULAS, *(selector for name, selector in _FORMULAS_BY_NAME.items() if name in content)]
+    found = tree.document.query_selector_all(", ".join(selectors)).values()[:_MAX_FORMULAS]
+    for element in reversed(found):  # so that what lies within an element is replaced before the element is
+        _replace(tree, element)
     return extract_plain_text(tree, skip_elements=_NAVIGATION, links=False, form_fields=False, comments=True)
 
 
@@ -133,10 +144,14 @@ def _replace(tree: HTMLTree, element: ElementNode) -> None:
     tag = (element.tag or "").rsplit(":", 1)[-1]
     if tag in ("sub", "sup"):
         latex = _script_text(element, "_" if tag == "sub" else "^")
+        if latex is not None and element.first_element_child is None:  # the usual case, fifty times faster
+            element.text = latex
+            return
     elif tag == "math":
         latex = _quote(mathml_to_latex(element), element.getattr("display") == "block")
     elif tag == "script":
         latex = _script_formula(element)
+        _drop_rendering(element)
     elif tag == "img":
         latex = _image_formula(element)
     else:
@@ -158,7 +173,9 @@ def _quote(latex: str | None, is_display: bool = False) -> str:
 def _script_text(element: ElementNode, mark: str) -> str | None:
     """`^2`, `_{n+1}`; a footnote's mark and an ordinal's ending stay as they are."""
     text = (element.text or "").strip()
-    if not text or element.query_selector("a") is not None or text.lower() in _ORDINALS:
+    if not text or len(text) > _MAX_SCRIPT or text.lower() in _ORDINALS:
+        return None
+    if element.first_element_child is not None and element.query_selector("a") is not None:
         return None
     return f"{mark}{text}" if len(text) == 1 else f"{mark}{{{text}}}"
 
@@ -175,6 +192,15 @@ def _script_formula(element: ElementNode) -> str | None:
     if kind.startswith("math/mml"):
         return _quote(_source_to_latex(source), is_display)
     return None
+
+
+def _drop_rendering(script: ElementNode) -> None:
+    """Takes away what MathJax 2 has set before a script: its preview and its glyphs."""
+    rendering = script.prev_element
+    while rendering is not None and rendering.getattr("class", "").startswith(("MathJax", "mjx-chtml")):
+        before = rendering.prev_element
+        rendering.parent.remove_child(rendering)
+        rendering = before
 
 
 def _source_to_latex(mathml: str) -> str:
@@ -194,17 +220,24 @@ def _image_formula(element: ElementNode) -> str | None:
         container = element.closest(".mwe-math-element")
         if container is not None and container.query_selector("math") is not None:
             return ""
-    if not alt and is_address:
-        query = urllib.parse.urlsplit(source).query
-        query = _STYLE_QUERY.sub("", re.sub(r"^(?:.*&)?(?:latex|tex|formula|chl)=", "", query))
-        if "codecogs" not in source:  # there alone a plus is a plus
-            query = query.replace("+", " ")
-        alt = urllib.parse.unquote(query).replace("&plus;", "+").replace("&space;", " ")
-        alt = re.sub(r"^(?:\\(?:inline|dpi\{\d+\}|bg_\w+|fn_\w+|large|small|huge))\s*", "", alt.strip())
+    if is_address and not _TEX_CHARACTERS.search(alt):  # it may be "equation"
+        alt = _address_formula(source) or alt
     if not alt:
         return None
     alt = re.sub(r"^\$+|\$+$|^\\[(\[]|\\[)\]]$", "", alt)
     return _quote(alt, "mwe-math-fallback-image-display" in classes)
+
+
+def _address_formula(source: str) -> str:
+    try:
+        query = urllib.parse.urlsplit(source).query
+    except ValueError:
+        return ""
+    query = _STYLE_QUERY.sub("", re.sub(r"^(?:.*&)?(?:latex|tex|math|formula|chl)=", "", query))
+    if "codecogs" not in source:  # there alone a plus is a plus
+        query = query.replace("+", " ")
+    latex = urllib.parse.unquote(query).replace("&plus;", "+").replace("&space;", " ")
+    return _CODECOGS_SETTINGS.sub("", latex.strip())
 
 
 def _rendered_formula(element: ElementNode) -> str | None:
@@ -224,9 +257,6 @@ def _rendered_formula(element: ElementNode) -> str | None:
         is_display = True
     else:
         inner, is_display = element, element.getattr("display") == "true"
-    following = element.next_element
-    if following is not None and following.getattr("type", "").startswith("math/"):
-        return ""
     if inner is not None and inner.hasattr("data-mathml"):
         return _quote(_source_to_latex(inner["data-mathml"]), is_display)
     # An assistive MathML within was replaced before, being nearer to the end of the page.

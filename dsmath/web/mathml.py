@@ -1,5 +1,7 @@
 """MathML to LaTeX: the annotation where the page carries one, a reading of the tree where it does not."""
 
+import unicodedata
+
 from resiliparse.parse.html import ElementNode
 
 _LATEX_ENCODINGS = ("application/x-tex", "tex", "latex", "application/x-latex", "text/x-tex")
@@ -38,6 +40,11 @@ _VARIANTS = {
     "bold": r"\mathbf", "double-struck": r"\mathbb", "script": r"\mathcal", "fraktur": r"\mathfrak",
     "sans-serif": r"\mathsf", "monospace": r"\mathtt",
 }  # fmt: skip
+_ALPHABETS = {
+    "DOUBLE-STRUCK": r"\mathbb", "FRAKTUR": r"\mathfrak", "SCRIPT": r"\mathcal", "SANS-SERIF": r"\mathsf",
+    "MONOSPACE": r"\mathtt", "BOLD": r"\mathbf",
+}  # fmt: skip
+_ENCLOSURES = {"top": r"\overline", "bottom": r"\underline", "box": r"\boxed", "radical": r"\sqrt"}
 _SKIPPED = {"annotation", "annotation-xml", "mphantom", "none", "mprescripts", "mjx-copytext", "maligngroup"}
 _MAX_DEPTH = 100  # of nested elements: deeper ones are no formula
 
@@ -51,14 +58,16 @@ def mathml_to_latex(math: ElementNode) -> str:
       The annotation in TeX if there is one, else the `alttext` that LaTeXML and Wikipedia write, else the tree read
       out: fractions, roots, scripts, tables, accents and the usual symbols.
     """
-    for name in ("annotation", "mml\\:annotation", "m\\:annotation"):
-        for annotation in math.query_selector_all(name):
-            if annotation.getattr("encoding", "").lower() in _LATEX_ENCODINGS:
-                return (annotation.text or "").strip()
+    prefix = (math.tag or "").rpartition(":")[0]
+    if prefix or len(math.get_elements_by_tag_name("annotation")):  # that one is asked for at a tenth of the price
+        for annotation in math.query_selector_all(f"{prefix}\\:annotation" if prefix else "annotation"):
+            latex = (annotation.text or "").strip()
+            if latex and annotation.getattr("encoding", "").lower() in _LATEX_ENCODINGS:
+                return latex
     alttext = math.getattr("alttext", "").strip()
     if alttext:
         return alttext
-    return _join([_read(child, 0) for child in math.children])
+    return _join([_read(child, 0) for child in math.children.values()])
 
 
 def _read(node: ElementNode, depth: int) -> str:
@@ -69,7 +78,7 @@ def _read(node: ElementNode, depth: int) -> str:
         return _read_token(tag, node)
     if tag == "mspace":
         return r"\ " if node.getattr("width") else ""
-    parts = [_read(child, depth + 1) for child in node.children]
+    parts = [_read(child, depth + 1) for child in node.children.values()]
     if tag == "mfrac" and len(parts) == 2 and node.getattr("linethickness", "").rstrip("ptxem") == "0":
         return rf"{{{parts[0]} \atop {parts[1]}}}"
     build = _BUILDERS.get(tag)
@@ -77,6 +86,9 @@ def _read(node: ElementNode, depth: int) -> str:
         return build[1](*parts)
     if tag == "msqrt":
         return rf"\sqrt{{{_join(parts)}}}"
+    if tag == "menclose":
+        command = _ENCLOSURES.get(node.getattr("notation", ""))
+        return f"{command}{{{_join(parts)}}}" if command else _join(parts)
     if tag == "mfenced":
         return _read_fenced(node, parts)
     if tag == "mtable":
@@ -94,11 +106,20 @@ def _read_token(tag: str, node: ElementNode) -> str:
         return rf"\text{{{text}}}" if text else ""
     if tag == "mi" and text in _FUNCTIONS:
         return f"\\{text}"
-    latex = _join([_SYMBOLS.get(character, character) for character in text])
+    latex = _join([_read_character(character) for character in text])
     if tag == "mi" and len(text) > 1:
         latex = rf"\operatorname{{{text}}}" if text.isalpha() and text.isascii() else latex
     variant = _VARIANTS.get(node.getattr("mathvariant", ""))
     return f"{variant}{{{latex}}}" if variant and latex else latex
+
+
+def _read_character(character: str) -> str:
+    if not "\U0001d400" <= character <= "\U0001d7ff":  # the mathematical alphabets of Unicode
+        return _SYMBOLS.get(character, character)
+    plain = unicodedata.normalize("NFKC", character)
+    name = unicodedata.name(character, "")
+    alphabet = next((latex for style, latex in _ALPHABETS.items() if style in name), None)
+    return f"{alphabet}{{{plain}}}" if alphabet and plain.isascii() else _SYMBOLS.get(plain, plain)
 
 
 def _read_fenced(node: ElementNode, parts: list[str]) -> str:
@@ -135,12 +156,13 @@ def _read_base(base: str) -> str:
 
 def _join(parts: list[str]) -> str:
     """Sets pieces side by side, with a space between a command and a letter that would lengthen its name."""
-    latex = ""
-    for part in parts:
-        if part and latex and part[0].isalpha() and _ends_in_command(latex):
-            latex += " "
-        latex += part
-    return latex
+    pieces, last = [], ""
+    for part in filter(None, parts):
+        if part[0].isalpha() and _ends_in_command(last):
+            pieces.append(" ")
+        pieces.append(part)
+        last = part
+    return "".join(pieces)
 
 
 def _ends_in_command(latex: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import pytest
 
@@ -38,6 +39,38 @@ def _words(text: str) -> str:
         ('Known<sup><a href="#1">[1]</a></sup> fact', "Known[1] fact"),
         ('<span class="MathJax" data-mathml="&lt;math&gt;&lt;mi&gt;x&lt;/mi&gt;&lt;/math&gt;">glyphs</span>', "$x$"),
         ("<table><tr><td>one</td><td>two</td></tr></table>", "one two"),
+        ("<table><tr><td>a</td><td><table><tr><td><script type='math/tex'>x^2</script></td><td>\\(y\\)</td></tr>"
+         "</table></td></tr></table>", r"a $x^2$ \(y\)"),
+        (f'A <mjx-container class="MathJax" jax="CHTML"><mjx-math>glyphs</mjx-math><mjx-assistive-mml>{_E.format("")}'
+         "</mjx-assistive-mml></mjx-container> B", "A $E=mc^{2}$ B"),
+        (f'<span class="mwe-math-element"><span class="mwe-math-mathml-inline" style="display: none">{_SEMANTICS}'
+         '</span><img class="mwe-math-fallback-image-inline" src="/math/render/svg/1" alt="E=mc^2"></span> holds',
+         "$E=mc^2$ holds"),
+        (r'<img class="mwe-math-fallback-image-inline" src="/math/render/svg/1" alt="{\displaystyle x^{2}}"> holds',
+         "$x^{2}$ holds"),
+        ("<img src='//latex.codecogs.com/gif.latex?%5Cinline%20%5Cdpi%7B300%7D%20%5Clarge%20%5Cfrac%7Ba%7D%7Bb%7D'>",
+         r"$\frac{a}{b}$"),
+        ('<img src="https://latex.codecogs.com/gif.latex?a%5E2" alt="equation">', "$a^2$"),
+        ('<img src="https://chart.googleapis.com/chart?cht=tx&amp;chl=x%5E2%2B1">', "$x^2+1$"),
+        ('<img src="https://render.githubusercontent.com/render/math?math=e%5E%7Bi%5Cpi%7D">', r"$e^{i\pi}$"),
+        (r'<img src="https://www.zhihu.com/equation?tex=%5Calpha" alt="\alpha">', r"$\alpha$"),
+        ('<img src="http://[bad/latex.php?latex=x" alt="y">', "$y$"),
+        ("Let `sum_(i=1)^n i` and $c&gt;d$ and $$f$$", "Let `sum_(i=1)^n i` and $c>d$ and $$f$$"),
+        ('<script type="math/asciimath">x^2</script>', "`x^2`"),
+        ("a<sub>i<sub>j</sub></sub> e<sup>x<sup>2</sup></sup> H<sub>2</sub>O", "a_{i_j} e^{x^2} H_2O"),
+        ("<dl><dt>Group</dt><dd>A set</dd><dt>Ring</dt><dd>More</dd></dl>", "Group A set Ring More"),
+        ('<script type="math/tex">a &lt; b &amp; c</script>', "$a < b & c$"),
+        ('<script type="math/tex">% <![CDATA[\na < b %]]></script>', "$a < b$"),
+        ("<m:math><m:semantics><m:mi>x</m:mi><m:annotation encoding='TeX'>\\xi</m:annotation></m:semantics></m:math>",
+         r"$\xi$"),
+        ("<mml:math display='block'><mml:mi>x</mml:mi></mml:math>", "$$x$$"),
+        ("<math><semantics><mi>x</mi><annotation encoding='TeX'> </annotation></semantics></math>", "$x$"),
+        ("<math><mi>𝑥</mi><mo>∈</mo><mi>𝔸</mi><mi>𝛼</mi><mi>𝐯</mi></math>", r"$x\in\mathbb{A}\alpha\mathbf{v}$"),
+        ('<math><menclose notation="top"><mi>A</mi><mi>B</mi></menclose></math>', r"$\overline{AB}$"),
+        ('Let <span class="MathJax_Preview">x</span><span class="MathJax" data-mathml="&lt;math&gt;&lt;mi&gt;x'
+         '&lt;/mi&gt;&lt;/math&gt;">glyphs</span><script type="math/tex">x</script> hold', "Let $x$ hold"),
+        ('<div class="MathJax_Display"><span class="MathJax">glyphs</span></div>'
+         '<script type="math/tex; mode=display">y</script>', "$$y$$"),
     ],
 )  # fmt: skip
 def test_formulas_become_latex(html, expected):
@@ -48,6 +81,13 @@ def test_code_keeps_its_lines_and_money_stays_money():
     text = html_to_text(b"<body><p>It costs $5 or $12.</p><pre><code>for x in y:\n    print(x)\n</code></pre></body>")
     assert "It costs $5 or $12." in text
     assert "for x in y:\n    print(x)" in text
+
+
+@pytest.mark.parametrize(
+    "html", ["<pre>a\n  b\n\n\tc</pre>", "<pre>a<br>  b<br><br>\tc</pre>", "<pre><i>a</i>\n  <b>b</b>\n\n\tc</pre>"]
+)
+def test_code_keeps_lines_and_indents_however_it_is_marked_up(html):
+    assert html_to_text(f"<body>{html}</body>".encode()).strip() == "a\n  b\n\n\tc"
 
 
 def test_navigation_is_dropped_and_footnotes_stay():
@@ -80,12 +120,37 @@ def test_one_bad_byte_does_not_change_the_charset():
     assert decode(html.encode() + b"\xc3", None).startswith(html)
 
 
-@pytest.mark.parametrize(
-    "html", [b"", b"\x00\xff\xfe", random.Random(0).randbytes(20_000), b"<div>" * 20_000, b"<math>" * 5_000,
-             b"<math>" + b"<mrow>" * 5_000, b"<sub>" * 2_000 + b"x"],
-)  # fmt: skip
-def test_any_bytes_give_a_text(html):
-    assert isinstance(html_to_text(html), str)
+_HOSTILE = {
+    "empty": b"",
+    "two marks of order": b"\x00\xff\xfe",
+    "random": random.Random(0).randbytes(200_000),
+    "nulls": b"<p>a" + bytes(1_000_000) + b"b",
+    "one long line": b"<p>" + b"word " * 1_000_000,
+    "nested blocks": b"<div>" * 100_000,
+    "nested tables": b"<table><tr><td>" * 10_000,
+    "nested formulas": b"<math>" * 5_000,
+    "nested rows": b"<math>" + b"<mrow>" * 100_000,
+    "a wide formula": b"<math>" + b"<mi>x</mi>" * 50_000,
+    "many formulas": b"<math><mi>x</mi></math>" * 5_000,
+    "nested scripts": b"<sup>x" * 5_000,
+    "many scripts": b"x<sup>2</sup>" * 50_000,
+    "unclosed source": b"<script type='math/tex'>" + b"x^{" * 500_000,
+    "many sources": b"<script type='math/tex'>x</script>" * 20_000,
+    "many images": b"<img alt='\\x' src='//latex.codecogs.com/a?x'>" * 20_000,
+    "nested renderings": b"<span class='MathJax'>" * 5_000,
+    "nested attribute": b"<span class='MathJax' data-mathml='" + b"&lt;mrow&gt;" * 50_000 + b"'>x</span>",
+    "attributes": b"<p " + b"a=b " * 200_000 + b">x",
+    "entities": b"<p>" + b"&amp;&lt;&#x41;" * 100_000,
+    "unclosed declarations": b"<meta " * 100_000 + b"\xff",
+    "program": b"<script>" + b"var x = 1;" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_any_bytes_give_a_text_in_bounded_time(name):
+    begun = time.process_time()
+    assert isinstance(html_to_text(_HOSTILE[name]), str)
+    assert time.process_time() - begun < 30  # a second or less, where nothing is quadratic
 
 
 def test_formulas_of_the_small_pages_are_kept(shared_data):
