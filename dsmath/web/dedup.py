@@ -1,13 +1,18 @@
-"""Finds pages that say the same: by address, by exact text, and nearly (MinHash over word 5-grams)."""
+"""What tells pages apart: keys of addresses and texts, MinHash signatures of word 5-grams."""
 
+import functools
 import hashlib
+import itertools
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import rensa
 
+from dsmath.web import clusters
+
+NUM_HASHES = 256
 SHINGLE = 5  # words; a Chinese, Japanese or Korean character counts as a word
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(f"[{_CJK}]|[^\\W{_CJK}]+")
@@ -18,11 +23,20 @@ _SESSION_PATH = re.compile(r";jsessionid=[^/?]*", re.IGNORECASE)
 _ESCAPE = re.compile("%[0-9a-fA-F]{2}")
 _UNRESERVED = re.compile("[A-Za-z0-9._~-]")  # these alone mean the same escaped and plain. Source: RFC 3986 §2.3
 _RESERVED = "!$&'()*+,;=:@/%"  # kept as they are; a "%" begins an escape
+_WHITE = b" \t\n\r\f\v"
+_NO_BREAK_SPACE = "\u00a0".encode()
 _HASH_SEED = 2402
+_BATCH = 500  # texts that are hashed together
+_PIECE = 2**14  # characters that are hashed together; they fit a core's cache
+_BASE = 0x9E3779B97F4A7C15  # odd: it has an inverse modulo 2^64
+_POWER, _INVERSE_POWER = (
+    np.cumprod(np.r_[1, np.full(_PIECE - 1, base)].astype(np.uint64)) for base in (_BASE, pow(_BASE, -1, 2**64))
+)
+_BETWEEN, _LETTER, _CJK_LETTER = 0, 1, 2
 
 
 def normalise_url(url: str) -> str:
-    """The key under which two addresses are the same page.
+    """The address under which two addresses are the same page.
 
     Drops the scheme, the default port, the fragment, session and campaign fields and the last slash; sorts the
     query; lowers the host; writes every escape alike. The path keeps its case. An address that cannot be parsed is
@@ -30,14 +44,33 @@ def normalise_url(url: str) -> str:
     """
     try:
         parts = urllib.parse.urlsplit(url.strip())
-        host = parts.netloc.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme, ":80")).rstrip(".")
+        name = _host(parts)
     except ValueError:
         return url.strip()
     path = urllib.parse.quote(_ESCAPE.sub(_plain, _SESSION_PATH.sub("", parts.path)), _RESERVED, errors="replace")
     fields = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
     kept = sorted(field for field in fields if not _VISIT.fullmatch(field[0]))
     query = urllib.parse.urlencode(kept, errors="replace")
-    return f"{host}{path.rstrip('/')}" + (f"?{query}" if query else "")
+    return f"{name}{path.rstrip('/')}" + (f"?{query}" if query else "")
+
+
+def host(url: str) -> str:
+    """The host of an address as `normalise_url` writes it, with its port where that is not the default one."""
+    try:
+        return _host(urllib.parse.urlsplit(url.strip()))
+    except ValueError:
+        return url.strip().partition("/")[0].partition("?")[0]
+
+
+def url_key(url: str) -> bytes:
+    """Sixteen bytes that are equal where two addresses are the same page."""
+    return _digest(normalise_url(url).encode(errors="surrogatepass"))
+
+
+def text_key(text: str) -> bytes:
+    """Sixteen bytes that are equal where two texts are equal but for white space."""
+    content = text.encode(errors="surrogatepass").replace(_NO_BREAK_SPACE, b"")
+    return _digest(content.translate(None, delete=_WHITE))
 
 
 def words(text: str) -> list[str]:
@@ -45,100 +78,72 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def text_key(text: str) -> bytes:
-    """Sixteen bytes that are equal where two texts are equal but for white space."""
-    return hashlib.blake2b(" ".join(text.split()).encode(errors="surrogatepass"), digest_size=16).digest()
+def has_words(text: str, least: int) -> bool:
+    """Whether a text has that many words; reads no further."""
+    return least < 1 or next(itertools.islice(_WORD.finditer(text), least - 1, None), None) is not None
 
 
-def signatures(texts: Sequence[str], *, num_hashes: int = 256) -> np.ndarray:
+def page_signatures(texts: Sequence[str]) -> np.ndarray:
     """MinHash signatures of the texts' word 5-grams; a shorter text is one shingle.
 
+    The lowest 8 bits of each value are kept. The share of equal places estimates the Jaccard similarity of two texts,
+    once chance is taken out (`clusters.least_matches`), with a standard deviation of 0.025 at 0.8.
+
     Returns:
-      uint32 [texts, num_hashes]. The share of equal places estimates the Jaccard similarity of two texts, with a
-      standard deviation of 0.025 at 0.8 and 256 hashes.
+      uint8 [texts, 256]; zeros for a text without a word.
+    Source: Broder, On the resemblance and containment of documents (1997); Li & König, b-Bit Minwise Hashing (2010).
     """
-    shingles = [_shingles(hashes) for hashes in rensa.RMinHash.hash_token_sets([words(text) for text in texts])]
-    if not shingles:
-        return np.zeros((0, num_hashes), np.uint32)
-    matrix = rensa.RMinHash.digest_matrix_from_token_hash_sets(shingles, num_hashes, _HASH_SEED)
-    return np.array(matrix.to_rows(), dtype=np.uint32)
+    signature_NH = np.zeros((len(texts), NUM_HASHES), np.uint8)
+    for start in range(0, len(texts), _BATCH):
+        shingles = [_shingles(text) for text in texts[start : start + _BATCH]]
+        length_N = np.array([len(shingle) for shingle in shingles])
+        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+            np.concatenate(shingles), np.r_[0, np.cumsum(length_N)].astype(np.uint64), NUM_HASHES, _HASH_SEED
+        )
+        batch_NH = np.array(matrix.to_rows(), np.uint32).astype(np.uint8)
+        signature_NH[start : start + _BATCH] = np.where(length_N[:, None] > 0, batch_NH, 0)
+    return signature_NH
 
 
-def near_duplicates(
-    texts: Sequence[str], *, threshold: float = 0.8, num_hashes: int = 256, num_bands: int = 32
-) -> np.ndarray:
+def near_duplicates(texts: Iterable[str], *, threshold: float = 0.8) -> np.ndarray:
     """Clusters of texts whose word 5-grams have a Jaccard similarity of at least `threshold`, joined transitively.
 
+    Needs 0.6 KB a text besides the texts, which may come from an iterator.
+
+    Args:
+      texts: any number of texts.
+      threshold: from 0.5 to 1.
     Returns:
       int64 [texts]: the cluster of each text, named by the index of its first member. Texts without a word are alone.
     """
-    cluster = cluster_signatures(signatures(texts, num_hashes=num_hashes), threshold=threshold, num_bands=num_bands)
-    wordless = np.array([_WORD.search(text) is None for text in texts], dtype=bool)
-    return np.where(wordless, np.arange(len(texts)), cluster)
+    iterator = iter(texts)
+    batches = [page_signatures(batch) for batch in iter(lambda: list(itertools.islice(iterator, _BATCH)), [])]
+    return cluster_signatures(np.concatenate([page_signatures([]), *batches]), threshold=threshold)
 
 
-def cluster_signatures(signatures_NH: np.ndarray, *, threshold: float = 0.8, num_bands: int = 32) -> np.ndarray:
-    """Clusters MinHash signatures: banded LSH finds candidates, equal places decide, union-find joins.
+def cluster_signatures(signature_NH: np.ndarray, *, threshold: float = 0.8) -> np.ndarray:
+    """Clusters the rows of `page_signatures`; rows of zeros are alone.
 
-    With 256 hashes in 32 bands of 8, a pair at 0.8 becomes a candidate with probability 0.997, a pair at 0.5 with
-    0.12. The work grows with the pages times the clusters of a bucket, not with the pairs of a bucket.
-
-    Args:
-      signatures_NH: uint32 [N texts, H hashes]; H must be a multiple of `num_bands`.
-      threshold: least share of equal places.
-      num_bands: bands of H / num_bands hashes.
     Returns:
-      int64 [N]: the cluster of each text, named by the index of its first member.
+      int64 [N]: the cluster of each row, named by its first one.
     """
-    count, num_hashes = signatures_NH.shape
-    if num_hashes % num_bands:
-        raise ValueError(f"{num_hashes} hashes do not divide into {num_bands} bands")
-    cluster = np.arange(count)
-    for band_NR in np.split(signatures_NH, num_bands, axis=1):
-        edges = [edge for bucket in _buckets(band_NR) for edge in _join(bucket, signatures_NH, cluster, threshold)]
-        cluster = _union(cluster, edges)
-    return cluster
+    count, num_hashes = signature_NH.shape
+    rows = clusters.rows_of_band(threshold)
+    link_N = np.zeros(count, np.int64)
+    page_K = np.flatnonzero(signature_NH.any(axis=1))
+    for band in range(num_hashes // rows):
+        key_K = clusters.band_keys(signature_NH[page_K, band * rows : (band + 1) * rows], rows)[:, 0]
+        buckets = clusters.find_buckets(key_K, page_K)
+        clusters.join_buckets(buckets, signature_NH, link_N, clusters.least_matches(threshold, num_hashes))
+    root_N = np.arange(count)
+    joined = np.flatnonzero(link_N)
+    root_N[joined] = clusters.find_roots(link_N, joined)
+    return root_N
 
 
-def find_duplicates(
-    url_N: Sequence[str],
-    url_key_N: Sequence[str],
-    text_key_N: Sequence[bytes],
-    signatures_NH: np.ndarray,
-    *,
-    threshold: float = 0.8,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decides for every page which page stays in its place, cheapest test first.
-
-    Of pages with one address the first stays; of equal or nearly equal texts the one with the shortest address, the
-    alphabet deciding.
-
-    Args:
-      url_N: addresses, in the crawl's order.
-      url_key_N: of `normalise_url`.
-      text_key_N: of `text_key`.
-      signatures_NH: of `signatures`.
-      threshold: the Jaccard similarity from which texts are near duplicates.
-    Returns:
-      int64 [N], the page that stays (itself where it stays), and object [N], the kind: "url", "exact", "near" or "".
-    """
-    kept_N, kind_N = np.arange(len(url_N)), np.full(len(url_N), "", dtype=object)
-    by_crawl, by_url = range(len(url_N)), [(len(url), url, number) for number, url in enumerate(url_N)]
-
-    def drop(kind: str, left: np.ndarray, keys: Sequence, rank: Sequence) -> np.ndarray:
-        best: dict[object, int] = {}
-        for number, key in zip(left.tolist(), keys, strict=True):
-            best[key] = min(best.get(key, number), number, key=rank.__getitem__)
-        kept_N[left] = [best[key] for key in keys]
-        kind_N[left[kept_N[left] != left]] = kind
-        return left[kept_N[left] == left]
-
-    left = drop("url", kept_N.copy(), url_key_N, by_crawl)
-    left = drop("exact", left, [text_key_N[number] for number in left], by_url)
-    cluster = cluster_signatures(signatures_NH[left], threshold=threshold)
-    drop("near", left, cluster.tolist(), by_url)
-    # The page that stays for an address may itself be dropped as an exact duplicate, and that one as a near one.
-    return kept_N[kept_N[kept_N]], kind_N
+def _host(parts: urllib.parse.SplitResult) -> str:
+    name = parts.netloc.rpartition("@")[2].lower()
+    return name.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ":80")).rstrip(".")
 
 
 def _plain(escape: re.Match[str]) -> str:
@@ -146,54 +151,59 @@ def _plain(escape: re.Match[str]) -> str:
     return character if _UNRESERVED.fullmatch(character) else escape[0].upper()
 
 
-def _shingles(hashes: Sequence[int]) -> np.ndarray:
-    """Hashes of the word 5-grams from the hashes of the words; uint64, wrapping on purpose."""
-    word_L = np.array(hashes, dtype=np.uint64)
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _shingles(text: str) -> np.ndarray:
+    """Hashes of the word 5-grams, uint64; all sums and products wrap on purpose."""
+    pieces = [_hash_words(piece) for piece in _pieces(text.lower())]
+    word_L = clusters.mix(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+    if not len(word_L):
+        return word_L
     length = max(len(word_L) - SHINGLE + 1, 1)
-    mixed_L = np.zeros(length, dtype=np.uint64)
-    for offset in range(min(SHINGLE, len(word_L))):
-        mixed_L = (mixed_L ^ word_L[offset : offset + length]) * np.uint64(0x9E3779B97F4A7C15)
-        mixed_L ^= mixed_L >> np.uint64(29)
-    return mixed_L
+    shingle_L = word_L[:length].copy()
+    for offset in range(1, min(SHINGLE, len(word_L))):
+        shingle_L += word_L[offset : offset + length] * _POWER[offset]
+    return shingle_L
 
 
-def _buckets(band_NR: np.ndarray) -> list[np.ndarray]:
-    """Indices of the rows that are equal, in groups of two and more."""
-    key_N = np.ascontiguousarray(band_NR).view(np.dtype((np.void, band_NR.shape[1] * band_NR.itemsize))).ravel()
-    _, group_N = np.unique(key_N, return_inverse=True)
-    order_N = np.argsort(group_N, kind="stable")
-    groups = np.split(order_N, np.flatnonzero(np.diff(group_N[order_N])) + 1)
-    return [group for group in groups if len(group) > 1]
+def _hash_words(text: str) -> np.ndarray:
+    """Hashes of the words of a lower-case text: polynomials of their characters modulo 2^64."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    is_basic = len(units) == 2 * len(text)  # no character takes two units
+    code_L = np.frombuffer(
+        units if is_basic else text.encode("utf-32-le", "surrogatepass"), "<u2" if is_basic else "<u4"
+    )
+    kind_L = _kinds().take(code_L)
+    is_start_L = kind_L.copy()
+    is_start_L[1:] &= ~(kind_L[:-1] & _LETTER)  # a letter behind a letter begins no word
+    start_W = np.flatnonzero(is_start_L != 0)
+    if not len(start_W):
+        return np.zeros(0, np.uint64)
+    term_L = np.multiply(code_L, kind_L != 0, dtype=np.uint64)
+    term_L *= _POWER[: len(term_L)]
+    return np.add.reduceat(term_L, start_W) * _INVERSE_POWER.take(start_W)
 
 
-def _join(bucket: np.ndarray, signatures_NH: np.ndarray, cluster: np.ndarray, threshold: float) -> list:
-    """Edges that connect the bucket's members as far as their similarity does; joined members are not asked again."""
-    edges = []
-    left = bucket
-    while len(left) > 1:
-        frontier, left = [left[0]], left[1:]
-        while frontier and len(left):
-            member = frontier.pop()
-            same_M = cluster[left] == cluster[member]
-            near_M = same_M.copy()
-            new = left[~same_M]
-            near_M[~same_M] = (signatures_NH[new] == signatures_NH[member]).mean(axis=1) >= threshold
-            edges.extend((member, other) for other in left[near_M & ~same_M])
-            frontier.extend(left[near_M])
-            left = left[~near_M]
-    return edges
+def _pieces(text: str) -> Iterator[str]:
+    """The text cut at white space into pieces of bounded length; a longer word is cut too."""
+    start = 0
+    while len(text) - start > _PIECE:
+        end = max(text.rfind(mark, start, start + _PIECE) for mark in " \n") + 1
+        end = end if end > start else start + _PIECE
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
-def _union(cluster: np.ndarray, edges: list[tuple[int, int]]) -> np.ndarray:
-    """Union-find: joins clusters along the edges; a cluster keeps the name of its first member."""
-    parent = cluster.tolist()
-
-    def root(page: int) -> int:
-        while parent[page] != page:
-            parent[page] = page = parent[parent[page]]
-        return page
-
-    for first, second in edges:
-        low, high = sorted((root(int(first)), root(int(second))))
-        parent[high] = low
-    return np.array([root(page) for page in range(len(parent))])
+@functools.cache
+def _kinds() -> np.ndarray:
+    """What each character is to the words; as in `_WORD`."""
+    characters = "".join(map(chr, range(0x110000)))
+    kind = np.full(len(characters), _BETWEEN, np.uint8)
+    for match in re.finditer(f"[^\\W{_CJK}]+", characters):
+        kind[match.start() : match.end()] = _LETTER
+    for match in re.finditer(f"[{_CJK}]+", characters):
+        kind[match.start() : match.end()] = _CJK_LETTER
+    return kind
