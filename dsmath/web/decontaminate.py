@@ -1,32 +1,45 @@
-"""Removes from pages the text that benchmarks hold.
+"""Removes from pages the text that benchmarks hold. Source: DeepSeekMath §2.1."""
 
-A gram is a word or a number (a run of letters or digits) or one Chinese character; case, white space and punctuation
-do not count, and full-width letters and digits equal the usual ones. Source: DeepSeekMath §2.1; what a gram is there
-the paper does not say.
-"""
-
-import glob
 import itertools
 import json
-import pathlib
+import os
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import replacing
+from dsmath.web.benchmark_texts import BenchmarkText
+from dsmath.web.grams import GramCutter, gram_value, is_word, join_grams
 
 NGRAM = 10  # §2.1
 SHORTEST = 3  # §2.1: benchmark texts of 3 to 9 grams are matched whole; shorter ones not at all
-FIELDS = ("question", "problem", "answer", "solution", "passage", "informal_statement")
-_CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
-_GRAM = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)*")
-_CHUNK = re.compile(r"\w+(?:['’]\w+)*")  # holds whole grams; found faster than these
-_REMEMBERED = 2**20  # chunks
-_PIECE = re.compile(rf"[{_CJK}]|[^\s{_CJK}]*[^\W_{_CJK}][^\s{_CJK}]*")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that a window's hash modulo 2**64 depends on every gram
+MIN_WORDS = 2  # ours: words and Chinese characters of a run that counts; `1 2 3 4 5 …` and `x y x y …` have none
+MIN_DISTINCT = 4  # ours: different grams of a run that counts
+REACH = 500  # characters of a line on either side of a match that go with it
+_AUDITED = 500  # characters of a segment that are kept for people
+
+CONTAMINATED_SCHEMA = pa.schema(
+    [
+        ("url", pa.string()),
+        ("benchmark", pa.string()),
+        ("item", pa.string()),
+        ("ngram", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.string()),
+        ("dropped", pa.bool_()),
+    ]
+)
+
+_GRAM_MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that a run's hash modulo 2**64 depends on every gram
+_FILTER_BITS, _SHORT_FILTER_BITS = 26, 20
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？；]")
 
 
 class Segment(NamedTuple):
@@ -34,209 +47,308 @@ class Segment(NamedTuple):
 
     Attributes:
       start: its first character in the page's text.
-      end: the character behind it; a segment is made of whole lines, or of the whole page where a benchmark text of
-        3 to 9 grams was found.
+      end: the character behind it. A segment is made of whole lines; where a line reaches more than 500 characters
+        beyond the match, the segment ends with the match's sentence, or within these characters. It is the whole page
+        where a benchmark text of 3 to 9 grams was found.
       benchmark: the benchmark's name.
       ngram: the first grams that matched, with spaces between them unless they are Chinese.
+      item: the benchmark's item that most of the matches belong to.
+      text: its first 500 characters.
+      dropped: whether the whole page goes.
     """
 
     start: int
     end: int
     benchmark: str
     ngram: str
+    item: str
+    text: str
+    dropped: bool = False
+
+
+class Cleaned(NamedTuple):
+    """A page without its contaminated segments.
+
+    Attributes:
+      text: what remains, "" where the whole page goes; the page itself where nothing was found.
+      segments: what was removed, in order, without overlap, at its places in the page.
+    """
+
+    text: str
+    segments: list[Segment]
 
 
 class Decontaminator:
-    """Finds benchmark text in pages; it can be sent to other processes.
+    """Finds benchmark text in pages; it can be sent to other processes, or saved for them.
+
+    A page is compared with every run of 10 grams of every benchmark text, by hashes of 64 bits. Ours: a run with fewer
+    than 2 words tells nothing and does not count, unless its text has no others, nor does one with fewer than 4
+    different grams; texts of 3 to 9 grams are matched where they ask something and hold a word, for answers and options
+    of that length ("all of these") stand on one page in ten.
 
     Args:
-      benchmark_texts: texts (questions, answers) by the benchmark's name, as `read_benchmarks` gives them, or just
-        texts, whose benchmark is then called "benchmark".
+      benchmark_texts: texts by the benchmark's name, as `read_benchmarks` gives them or plain strings (each counts as a
+        question), or just texts, whose benchmark is then called "benchmark".
+      max_removed: a page that would lose more than this share of its characters goes whole.
     """
 
-    def __init__(self, benchmark_texts: Mapping[str, Iterable[str]] | Iterable[str]):
+    def __init__(
+        self,
+        benchmark_texts: Mapping[str, Iterable[BenchmarkText | str]] | Iterable[BenchmarkText | str],
+        *,
+        max_removed: float = 0.5,
+    ):
+        if not 0 <= max_removed <= 1:
+            raise InputError(f"max_removed={max_removed}: is no share of a page; give a number from 0 to 1")
         by_name = benchmark_texts if isinstance(benchmark_texts, Mapping) else {"benchmark": benchmark_texts}
-        self._names = list(by_name)
-        self._ids: dict[str, int] = {}  # 0 is kept for grams that no benchmark holds
-        windows: dict[int, list[tuple[np.ndarray, np.ndarray, int]]] = {}
-        for number, texts in enumerate(by_name.values()):
-            for text in texts:
-                grams = [_normalize(gram) for gram in _GRAM.findall(text)]
-                ids = np.array([self._ids.setdefault(gram, len(self._ids) + 1) for gram in grams], np.int64)
-                length = min(len(ids), NGRAM)
-                # `\frac{1}{2}` alone has three grams, but it is one piece of text: pages may well hold it.
-                if length == NGRAM or (length >= SHORTEST and len(_PIECE.findall(text)) >= SHORTEST):
-                    windows.setdefault(length, []).append((ids, _hash_windows(_mix(ids), length), number))
-        self._values = _mix(np.arange(len(self._ids) + 1))
-        self._chunks = _ChunkIds(self._ids)
-        self._tables = {length: _build_table(found, len(self._ids) + 1) for length, found in sorted(windows.items())}
+        self._max_removed = max_removed
+        self._items: list[tuple[str, str]] = []  # benchmark, item
+        self._short_items: dict[tuple[int, ...], int] = {}  # the grams' values -> item
+        vocabulary: dict[str, int] = {}
+        ids, owners = [], []
+        cutter = GramCutter()
+        for text in self._number_texts(by_name):
+            grams = cutter.grams(text.text)[0]
+            if len(grams) >= NGRAM:
+                ids.append([vocabulary.setdefault(gram, len(vocabulary)) for gram in grams])
+                owners.append(len(self._items) - 1)
+            elif text.is_question and len(grams) >= SHORTEST and any(map(is_word, grams)):
+                self._short_items.setdefault(tuple(map(gram_value, grams)), len(self._items) - 1)
+        self._cutter = GramCutter(vocabulary)
+        self._hash_W, self._item_W = _tabulate(ids, owners, list(vocabulary))
+        self._make_filters()
+
+    def _number_texts(self, by_name: Mapping[str, Iterable[BenchmarkText | str]]) -> Iterator[BenchmarkText]:
+        """The texts one by one; the last of `self._items` is always the text's own."""
+        for name, texts in by_name.items():
+            if isinstance(texts, str):
+                raise TypeError(f"benchmark_texts: {name!r} has a text; give a list of texts")
+            for number, text in enumerate(texts, 1):
+                text = BenchmarkText(str(number), text, is_question=True) if isinstance(text, str) else text
+                if not self._items or self._items[-1] != (name, text.item):
+                    self._items.append((name, text.item))
+                yield text
+
+    def _make_filters(self) -> None:
+        value_SG = np.array([values[:SHORTEST] for values in self._short_items], np.uint64).reshape(-1, SHORTEST)
+        self._filter = _make_filter(self._hash_W, _FILTER_BITS)
+        self._short_filter = _make_filter(_hash_runs(value_SG.T, SHORTEST)[0], _SHORT_FILTER_BITS)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one file, atomically; to load it is quicker than to read the benchmarks again."""
+        shorts = list(self._short_items.items())
+        texts = {"items": self._items, "known": sorted(self._cutter.known), "shorts": shorts}
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file,
+                hashes=self._hash_W,
+                items=self._item_W,
+                max_removed=self._max_removed,
+                texts=np.frombuffer(json.dumps(texts).encode(), np.uint8),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Decontaminator":
+        """Reads the file that `save` wrote.
+
+        Raises:
+          InputError: absent or damaged.
+        """
+        self = cls.__new__(cls)
+        try:
+            with np.load(path) as arrays:
+                texts = json.loads(arrays["texts"].tobytes())
+                self._hash_W, self._item_W = arrays["hashes"], arrays["items"]
+                self._max_removed = float(arrays["max_removed"])
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file; run the stage that writes it first") from error
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: no saved Decontaminator ({error}); remove it and run its stage again") from error
+        self._items = [tuple(item) for item in texts["items"]]
+        self._cutter = GramCutter(texts["known"])
+        self._short_items = {tuple(values): item for values, item in texts["shorts"]}
+        self._make_filters()
+        return self
 
     def contaminated_segments(self, text: str) -> list[Segment]:
         """The segments of a page that hold benchmark text, in order, without overlap."""
-        chunks = map(self._chunks.__getitem__, _CHUNK.findall(text))
-        ids = np.fromiter(itertools.chain.from_iterable(chunks), np.int64)
-        values = self._values[ids]
-        unknown = np.concatenate([[0], np.cumsum(ids == 0)])  # grams that no benchmark holds, up to each place
-        matches: list[tuple[int, int]] = []  # position, benchmark
-        for length, (hashes, numbers, is_first) in self._tables.items():
-            count = max(len(ids) - length + 1, 0)
-            starts = np.flatnonzero(is_first[ids[:count]] & (unknown[length:] == unknown[:count]))
-            found = _find(values, starts, length, hashes)
-            if len(found) and length < NGRAM:
-                position, row = found[0]
-                grams = _GRAM.findall(text)[position : position + length]
-                return [Segment(0, len(text), self._names[numbers[row]], _join(grams))]
-            matches += [(int(position), int(numbers[row])) for position, row in found]
-        return self._merge(text, matches) if matches else []
+        value_N = self._cutter.values(text)
+        short = self._find_short(value_N)
+        if short is not None:
+            start, end, item = short
+            return [self._segment(text, 0, len(text), item, self._cutter.grams(text)[0][start:end], dropped=True)]
+        position_M, item_M = self._find_runs(value_N)
+        return self._cut_segments(text, position_M, item_M) if len(position_M) else []
 
-    def clean(self, text: str) -> tuple[str, list[Segment]]:
-        """A page without its contaminated segments.
-
-        Returns:
-          What remains ("" where the whole page goes; the same text where nothing was found), and what was removed.
-        """
+    def clean(self, text: str) -> Cleaned:
+        """Removes the contaminated segments, until what remains holds no benchmark text."""
         segments = self.contaminated_segments(text)
-        kept, position = [], 0
-        for segment in segments:
-            kept.append(text[position : segment.start])
-            position = segment.end
-        kept.append(text[position:])
-        return "".join(kept) if segments else text, segments
+        rest = text
+        while segments:
+            kept = _between(segments, len(text))
+            rest = "".join(text[start:end] for start, end in kept)
+            removed = 1 - len(rest) / len(text)
+            if segments[0].dropped or removed > self._max_removed or not rest.strip():
+                return Cleaned("", [segment._replace(dropped=True) for segment in segments])
+            found = self.contaminated_segments(rest)  # what was apart may read on
+            if not found:
+                break
+            segments = _add_segments(text, segments, found, kept)
+        return Cleaned(rest, segments)
 
-    def _merge(self, text: str, matches: list[tuple[int, int]]) -> list[Segment]:
-        """Whole lines around the matches; overlapping ones become one, named after its first match."""
-        found = list(_GRAM.finditer(text))
-        segments: list[Segment] = []
-        for position, number in matches:
-            start = text.rfind("\n", 0, found[position].start()) + 1
-            line_end = text.find("\n", found[position + NGRAM - 1].end())
-            end = len(text) if line_end < 0 else line_end + 1
-            if segments and start < segments[-1].end:
-                segments[-1] = segments[-1]._replace(end=max(end, segments[-1].end))
+    def _find_short(self, value_N: np.ndarray) -> tuple[int, int, int] | None:
+        """The first whole text of 3 to 9 grams: its first gram, the gram behind it, its item."""
+        for start in _filter(self._short_filter, _hash_runs(value_N, SHORTEST)).tolist():
+            values = value_N[start : start + NGRAM - 1].tolist()
+            for length in range(SHORTEST, len(values) + 1):
+                item = self._short_items.get(tuple(values[:length]))
+                if item is not None:
+                    return start, start + length, item
+        return None
+
+    def _find_runs(self, value_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the runs of 10 grams that benchmarks hold, and their items: int64 [M], uint32 [M]."""
+        hash_N = _hash_runs(value_N, NGRAM)
+        position_M = _filter(self._filter, hash_N)
+        row_M = np.minimum(np.searchsorted(self._hash_W, hash_N[position_M]), len(self._hash_W) - 1)
+        is_found_M = self._hash_W[row_M] == hash_N[position_M]
+        return position_M[is_found_M], self._item_W[row_M[is_found_M]]
+
+    def _cut_segments(self, text: str, position_M: np.ndarray, item_M: np.ndarray) -> list[Segment]:
+        grams, starts, ends = self._cutter.grams(text)
+        # Less than a run between two matches is a scrap: it goes with them.
+        breaks = np.flatnonzero(np.diff(position_M) >= 2 * NGRAM) + 1
+        spans: list[list[int]] = []  # start, end, first match, match behind the last
+        for first, last in itertools.pairwise([0, *breaks.tolist(), len(position_M)]):
+            start, end = _widen(text, starts[position_M[first]], ends[position_M[last - 1] + NGRAM - 1])
+            if spans and start < spans[-1][1]:
+                spans[-1][1], spans[-1][3] = max(end, spans[-1][1]), last
             else:
-                ngram = _join([match[0] for match in found[position : position + NGRAM]])
-                segments.append(Segment(start, end, self._names[number], ngram))
+                spans.append([start, end, first, last])
+        segments = []
+        for start, end, first, last in spans:
+            items = item_M[first:last].tolist()
+            item = Counter(items).most_common(1)[0][0]
+            position = position_M[first + items.index(item)]
+            segments.append(self._segment(text, start, end, item, grams[position : position + NGRAM]))
         return segments
 
+    def _segment(
+        self, text: str, start: int, end: int, item: int, grams: Sequence[str], *, dropped: bool = False
+    ) -> Segment:
+        benchmark, name = self._items[item]
+        return Segment(start, end, benchmark, join_grams(grams), name, _excerpt(text, start, end), dropped)
 
-def read_benchmarks(pattern: str) -> dict[str, list[str]]:
-    """The texts of benchmark files by name: of each record its question, problem, answer, solution and the like.
+
+def audit_table(found: Iterable[tuple[str, Segment]]) -> pa.Table:
+    """The rows of `contaminated.parquet`.
 
     Args:
-      pattern: folders (all `.jsonl` files below them), files or globs, separated by commas.
-    Returns:
-      Texts by "folder/file", such as "gsm8k/test"; nothing where the pattern is empty.
-    Raises:
-      InputError: a part matches no file, a line is no JSON object, or a file holds no such field.
+      found: removed segments, each with its page's address.
     """
-    texts: dict[str, list[str]] = {}
-    for path in _find_files(pattern):
-        name = f"{path.parent.name}/{path.stem}"
-        texts.setdefault(name, []).extend(_read_file(path))
-    return texts
+    rows = [{"url": url, **segment._asdict()} for url, segment in found]
+    return pa.Table.from_pylist(rows, schema=CONTAMINATED_SCHEMA)
 
 
-def _find_files(pattern: str) -> list[pathlib.Path]:
-    found: set[pathlib.Path] = set()
-    for part in filter(None, (part.strip() for part in pattern.split(","))):
-        folder = pathlib.Path(part)
-        matches = folder.rglob("*.jsonl") if folder.is_dir() else map(pathlib.Path, glob.glob(part, recursive=True))
-        files = {path for path in matches if path.is_file()}
-        if not files:
-            raise InputError(f"config.benchmarks: {part!r} matches no file; give JSON-lines files or their folder")
-        found |= files
-    return sorted(found)
+def _excerpt(text: str, start: int, end: int) -> str:
+    return text[start : min(end, start + _AUDITED)]
 
 
-def _read_file(path: pathlib.Path) -> Iterator[str]:
-    is_useful = False
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):  # not splitlines: U+2028
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            values = [record.get(field) for field in FIELDS]
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path}:{number}: not a JSON object; config.benchmarks takes JSON-lines files") from error
-        for value in values:
-            if isinstance(value, str):
-                is_useful = True
-                yield value
-    if not is_useful:
-        raise InputError(
-            f"{path}: no record has a text in any of {', '.join(FIELDS)}; leave it out of config.benchmarks"
-        )
+def _widen(text: str, start: int, end: int) -> tuple[int, int]:
+    """The lines around a match; where they reach far beyond it, its sentences, or what lies near."""
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", end) + 1 or len(text)
+    if start - line_start > REACH:
+        near = start - REACH
+        sentence_ends = [found.end() for found in _SENTENCE_END.finditer(text, near, start)]
+        line_start = sentence_ends[-1] if sentence_ends else text.find(" ", near, start) + 1 or near
+    if line_end - end > REACH:
+        near = end + REACH
+        sentence_end = _SENTENCE_END.search(text, end, near)
+        space = text.rfind(" ", end, near)
+        line_end = sentence_end.end() if sentence_end else (space if space >= 0 else near)
+    return line_start, line_end
 
 
-class _ChunkIds(dict):
-    """The ids of the grams in a chunk of text, remembered by chunk: most chunks are one gram, and seen before."""
-
-    def __init__(self, ids: dict[str, int]):
-        super().__init__()
-        self._ids = ids
-
-    def __missing__(self, chunk: str) -> tuple[int, ...]:
-        found = tuple(self._ids.get(_normalize(gram), 0) for gram in _GRAM.findall(chunk))
-        if len(self) < _REMEMBERED:
-            self[chunk] = found
-        return found
-
-    def __reduce__(self):
-        return _ChunkIds, (self._ids,)
+def _between(segments: Sequence[Segment], length: int) -> list[tuple[int, int]]:
+    """The places of a text of this length that no segment covers."""
+    starts = [0, *(segment.end for segment in segments)]
+    ends = [*(segment.start for segment in segments), length]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
 
-def _normalize(gram: str) -> str:
-    return unicodedata.normalize("NFKC", gram).casefold().replace("'", "").replace("’", "")
+def _add_segments(
+    text: str, segments: Sequence[Segment], found: Sequence[Segment], kept: Sequence[tuple[int, int]]
+) -> list[Segment]:
+    """The segments together with those that were found where the kept parts had been joined.
+
+    One that spans a removed segment becomes part of it.
+    """
+    ends = np.cumsum([end - start for start, end in kept])
+    shifts = np.array([end for _, end in kept]) - ends
+    for segment in found:
+        first, last = np.searchsorted(ends, [segment.start, segment.end - 1], side="right")
+        start, end = int(segment.start + shifts[first]), int(segment.end + shifts[last])
+        spanned = [one for one in segments if start < one.end and one.start < end]
+        if spanned:
+            start, end = min(start, spanned[0].start), max(end, spanned[-1].end)
+        name = spanned[0] if spanned else segment
+        added = name._replace(start=start, end=end, text=_excerpt(text, start, end), dropped=segment.dropped)
+        segments = sorted([*(one for one in segments if one not in spanned), added])
+    return list(segments)
 
 
-def _join(grams: list[str]) -> str:
-    grams = [_normalize(gram) for gram in grams]
-    return "".join(
-        gram if not index or (_is_cjk(gram) and _is_cjk(grams[index - 1])) else f" {gram}"
-        for index, gram in enumerate(grams)
-    )
+def _hash_runs(value_N: np.ndarray, length: int) -> np.ndarray:
+    """A 64-bit hash of every run of `length` values: uint64 [max(N - length + 1, 0)]."""
+    if length == 1:
+        return value_N
+    if length % 2:
+        return _hash_runs(value_N[:-1], length - 1) * np.uint64(_GRAM_MULTIPLIER) + value_N[length - 1 :]
+    half = length // 2
+    hash_N = _hash_runs(value_N, half)
+    return hash_N[:-half] * np.uint64(pow(_GRAM_MULTIPLIER, half, 2**64)) + hash_N[half:]
 
 
-def _is_cjk(gram: str) -> bool:
-    return len(gram) == 1 and re.match(f"[{_CJK}]", gram) is not None
+def _make_filter(hashes: np.ndarray, num_bits: int) -> np.ndarray:
+    """2**num_bits bits of which each hash sets the one that its first bits name: uint8 [2**num_bits / 8]."""
+    bits = np.zeros(2**num_bits, bool)
+    bits[hashes >> np.uint64(64 - num_bits)] = True
+    return np.packbits(bits, bitorder="little")
 
 
-def _hash_windows(values: np.ndarray, length: int) -> np.ndarray:
-    """A 64-bit hash of every window of `length` values: uint64 [len(values) - length + 1]."""
-    return _hash_at(values, np.arange(len(values) - length + 1), length)
+def _filter(bits: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
+    """Positions of the hashes that may be among those that made the filter: int64."""
+    num_bits = len(bits).bit_length() + 2
+    place_N = (hash_N >> np.uint64(64 - num_bits)).view(np.int64)
+    return np.flatnonzero((bits[place_N >> 3] >> (place_N & 7).astype(np.uint8)) & 1)
 
 
-def _hash_at(values: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    hashes = np.zeros(len(starts), np.uint64)
-    for offset in range(length):
-        hashes = hashes * _MULTIPLIER + values[starts + offset]
-    return hashes
+def _tabulate(
+    ids: Sequence[Sequence[int]], owners: Sequence[int], vocabulary: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of all runs that count, ascending without repeats, and the first item of each: uint64, uint32 [W].
 
-
-def _mix(ids: np.ndarray) -> np.ndarray:
-    """Spreads small numbers over 64 bits: uint64 of the same shape. Source: Steele et al. 2014, SplitMix64."""
-    mixed = (ids.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _build_table(
-    found: list[tuple[np.ndarray, np.ndarray, int]], num_ids: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted hashes without repeats, the benchmark of each, and which ids a window can start with."""
-    is_first = np.zeros(num_ids, bool)
-    for ids, hashes, _ in found:
-        is_first[ids[: len(hashes)]] = True
-    hashes = np.concatenate([hashes for _, hashes, _ in found])
-    numbers = np.concatenate([np.full(len(hashes), number, np.uint16) for _, hashes, number in found])
-    unique, first = np.unique(hashes, return_index=True)
-    return unique, numbers[first], is_first
-
-
-def _find(values: np.ndarray, starts: np.ndarray, length: int, table: np.ndarray) -> np.ndarray:
-    """Pairs of a window's position and its row in the table: int64 [matches, 2]."""
-    hashes = _hash_at(values, starts, length)
-    rows = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
-    is_found = table[rows] == hashes
-    return np.stack([starts[is_found], rows[is_found]], axis=1)
+    Args:
+      ids: of each text its grams, as places in the vocabulary.
+      owners: of each text its item.
+      vocabulary: the grams.
+    """
+    if not ids:
+        return np.zeros(1, np.uint64), np.zeros(1, np.uint32)
+    id_N = np.concatenate([np.array(found, np.int64) for found in ids])
+    text_N = np.repeat(np.arange(len(ids)), [len(found) for found in ids])
+    words = np.cumsum(np.append(0, np.array([is_word(gram) for gram in vocabulary])[id_N]))
+    order = np.argsort(id_N, kind="stable")
+    before_N = np.full(len(id_N), -1)  # the last place of the same gram
+    is_same = id_N[order[1:]] == id_N[order[:-1]]
+    before_N[order[1:][is_same]] = order[:-1][is_same]
+    place_W = np.arange(len(id_N) - NGRAM + 1)
+    distinct_W = sum((before_N[place_W + offset] < place_W).astype(np.int8) for offset in range(NGRAM))
+    is_run_W = (text_N[place_W] == text_N[place_W + NGRAM - 1]) & (distinct_W >= MIN_DISTINCT)
+    is_telling_W = is_run_W & (words[place_W + NGRAM] - words[place_W] >= MIN_WORDS)
+    is_formula_T = np.ones(len(ids), bool)
+    is_formula_T[text_N[place_W[is_telling_W]]] = False
+    place_W = np.flatnonzero(is_telling_W | (is_run_W & is_formula_T[text_N[place_W]]))
+    value_V = np.array([gram_value(gram) for gram in vocabulary], np.uint64)
+    hash_W, first_W = np.unique(_hash_runs(value_V[id_N], NGRAM)[place_W], return_index=True)
+    return hash_W, np.array(owners, np.uint32)[text_N[place_W[first_W]]]
