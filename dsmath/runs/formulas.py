@@ -45,6 +45,7 @@ def _mathml(formula: str) -> Markup | None:
     try:
         source = latex2mathml.converter.convert(formula)
         root = ElementTree.fromstring(source.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1))
+        markup = ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
     except Exception:  # whatever the converter stumbles on in a text that no one wrote for it
         return None
     for node in root.iter():
@@ -53,4 +54,4 @@ def _mathml(formula: str) -> Markup | None:
             return None
         if not node.attrib.keys() <= _ATTRIBUTES or (node.text or "").startswith("\\"):  # an unknown command
             return None
-    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
+    return Markup(markup)

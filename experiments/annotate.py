@@ -1,0 +1,81 @@
+"""The page where people mark the URL paths of mathematics.
+
+python -m experiments.annotate --workdir=runs/mine
+
+Mine with --config.annotation=people first: after a round, mining stops and this page shows what it offers. Mark, export
+(on the page, or by --export), then go on with mining by the line that began it.
+"""
+
+import contextlib
+import errno
+import pathlib
+import socket
+import sys
+
+import uvicorn
+from absl import app, flags
+
+from dsmath.runs.errors import InputError
+from dsmath.web.annotate.annotation import Annotation
+from dsmath.web.annotate.app import make_app
+
+_HOST = "127.0.0.1"  # this machine alone; from elsewhere: ssh -L 8080:127.0.0.1:8080 MACHINE
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "workdir of experiments.mine; the marks are kept there too")
+_PORT = flags.DEFINE_integer("port", 8080, "port on 127.0.0.1; 0 takes a free one", 0, 65535)
+_USER = flags.DEFINE_string("user", "", "who marks; without it the page asks each browser once")
+_EXPORT = flags.DEFINE_bool("export", False, "write the marks for mining to go on with, and serve nothing")
+_SUGGEST_SCORE = flags.DEFINE_float(
+    "suggest_score", 0.3, "a path is suggested where its uncollected pages' mean score reaches this", 0.0, 1.0
+)
+_SUGGEST_PAGES = flags.DEFINE_integer("suggest_pages", 5, "uncollected pages that a suggested path has at least", 1)
+flags.mark_flag_as_required("workdir")
+
+
+def start(argv: list[str]) -> None:
+    """Serves the page until it is interrupted, or exports."""
+    if len(argv) > 1:
+        raise InputError(f"{argv[1]!r}: not a flag; see --help")
+    workdir = pathlib.Path(_WORKDIR.value)
+    annotation = Annotation(workdir, suggest_score=_SUGGEST_SCORE.value, suggest_pages=_SUGGEST_PAGES.value)
+    if _EXPORT.value:
+        exported = annotation.export()
+        print(f"{exported['including']} patterns of mathematics, {exported['excluding']} exclusions:")
+        print(*exported["files"], sep="\n")
+        print(f"go on with mining by the line that began it: {exported['command']}")
+        return
+    with _listen(_PORT.value) as listener:
+        port = listener.getsockname()[1]
+        print(f"annotate: http://{_HOST}:{port}/  (Ctrl-C ends; every mark is saved as it is made)", flush=True)
+        config = uvicorn.Config(make_app(annotation, _USER.value), log_level="warning", access_log=False)
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has ended
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((_HOST, port))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        raise InputError(f"--port={port}: {error.strerror.lower()}; name another, or 0 for a free one") from error
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
+
+
+def main() -> None:
+    """Runs the command line; bad input is one line."""
+    try:
+        app.run(start, flags_parser=_parse)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
