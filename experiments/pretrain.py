@@ -42,7 +42,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         )
 
     # Data
-    files = [file for name, path in mined.items() for file in documents.find_corpus(path, f"config.corpora.{name}")]
+    files = [file for name, path in mined.items() for file in documents.find_data(path, f"config.corpora.{name}")]
     write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / FILE, *files])
     tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
     sources = documents.prepare(

@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from dsmath.data import arrays, problems
+from dsmath.data.export import open_export
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
@@ -24,6 +25,8 @@ def find_corpus(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
       InputError: none there, or one without a `text` column; `field` is the config's field that names the folder.
     """
     folder = pathlib.Path(folder)
+    if open_export(folder, field):
+        raise InputError(f"{field}={str(folder)!r}: an export holds token ids, not texts; give what it was made of")
     files = sorted(folder.glob("corpus/*.parquet")) or sorted(folder.glob("*.parquet"))
     if not files:
         raise InputError(f"{field}={str(folder)!r}: no Parquet files there; give a mining workdir or a folder of them")
@@ -40,6 +43,12 @@ def find_corpus(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
     return files
 
 
+def find_data(folder: str | os.PathLike, field: str) -> list[pathlib.Path]:
+    """The files that tell what a corpus or an export holds; raises as `find_corpus` does."""
+    export = open_export(folder, field)
+    return export.files() if export else find_corpus(folder, field)
+
+
 def read_texts(files: list[pathlib.Path]) -> Iterator[str]:
     """The texts of a corpus, in the order of the files; memory holds one batch of rows."""
     for batch in _read_batches(files):
@@ -52,25 +61,29 @@ def prepare(
     """Tokenizes each corpus of a mixture, once.
 
     Args:
-      corpora: folder by the corpus's name, as in `config.corpora`; "embedded" is the generator's workbook.
+      corpora: folder by the corpus's name, as in `config.corpora`; "embedded" is the generator's workbook. An export,
+        or the folder of one of its cuts, is read as it lies.
       folder: each corpus is stored in `folder/NAME`.
       tokenizer: every document becomes <bos> text <eos>.
       num_embedded, seed: pages of the workbook and the seed of its generator.
     Returns:
       the source of each corpus: examples with `tokens`, int32 [length].
     Raises:
-      InputError: a corpus that is absent, damaged or empty.
+      InputError: a corpus that is absent, damaged or empty, or an export with another tokenizer's ids.
     """
-    batches = {}
+    batches, sources = {}, {}
     for name, path in corpora.items():
+        field = f"config.corpora.{name}"
         if path == problems.EMBEDDED:
             batches[name] = (num_embedded, [list(problems.documents(num_embedded, seed))])
+        elif export := open_export(path, field):
+            export.check_tokenizer(tokenizer, field)
+            sources[name] = export.source()
         else:
-            files = find_corpus(path, f"config.corpora.{name}")
+            files = find_corpus(path, field)
             batches[name] = (sum(pyarrow.parquet.read_metadata(file).num_rows for file in files), _read_batches(files))
-        if not batches[name][0]:
-            raise InputError(f"config.corpora.{name}={path!r}: the corpus holds no text; mine it again")
-    sources = {}
+        if name in batches and not batches[name][0]:
+            raise InputError(f"{field}={path!r}: the corpus holds no text; mine it again")
     for name, (total, texts) in batches.items():
         examples = _tokenize(texts, tokenizer, Progress(total, f"tokenize {name}", "document"))
         sources[name] = arrays.store(pathlib.Path(folder) / name, examples, ("tokens",))

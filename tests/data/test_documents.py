@@ -5,10 +5,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from configs import export as configs
 from dsmath.data import arrays, problems
-from dsmath.data.documents import find_corpus, prepare, read_texts
+from dsmath.data.documents import find_corpus, find_data, prepare, read_texts
+from dsmath.data.packing import document_batches
 from dsmath.data.tokenizer import Tokenizer
+from dsmath.runs.driver import run_stage
 from dsmath.runs.errors import InputError
+from experiments import export as experiments_export
 
 TEXTS = [f"Document {i}: {i}+{i}={2 * i}.\n中文{i}。" for i in range(700)]
 
@@ -114,3 +118,51 @@ def test_what_a_killed_preparation_left_is_written_again(tmp_path, tokenizer):
     source = arrays.store(tmp_path, examples(9), ("tokens",))
     assert sorted(len(source[index]["tokens"]) for index in range(9)) == list(range(1, 10))
     assert not list(tmp_path.rglob("*incomplete*"))
+
+
+@pytest.fixture
+def exported(tmp_path, tokenizer):
+    """A finished export of 20 pages, with a cut."""
+    columns = {
+        "url": [f"https://a.org/{i}" for i in range(20)],
+        "host": ["a.org"] * 20,
+        "text": TEXTS[:20],
+        "score": [i / 20 for i in range(20)],
+        "language": ["en"] * 20,
+        "round": [1] * 20,
+    }
+    (tmp_path / "mine").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "mine" / "a.parquet")
+    tokenizer.save(tmp_path / "tokenizer")
+    config = configs.get_config()
+    config.corpus, config.tokenizer, config.max_tokens = str(tmp_path / "mine"), str(tmp_path / "tokenizer"), "50,1e9"
+    run_stage("export", experiments_export.run, config, str(tmp_path / "export"))
+    return tmp_path / "export"
+
+
+def test_an_export_is_read_without_tokenizing_again(tmp_path, tokenizer, exported):
+    sources = _prepare({"mined": str(exported), "best": str(exported / "top-50")}, tmp_path / "data", tokenizer)
+    pages = [tokenizer.decode(sources["mined"][index]["tokens"]) for index in range(20)]
+    assert pages == TEXTS[19::-1]
+    assert 0 < len(sources["best"]) < 20
+    np.testing.assert_array_equal(sources["best"][0]["tokens"], sources["mined"][0]["tokens"])
+    assert not (tmp_path / "data").exists()
+    batches = document_batches(sources, {"mined": 0.5, "best": 0.5}, length=16, batch_size=2, seed=0)
+    assert next(batches)["tokens"].shape == (2, 16)
+    names = {file.name for file in find_data(exported / "top-50", "config.corpora.best")}
+    assert names == {"pages.parquet", "dataset_info.json", "cut.json"}  # what the lineage records
+
+
+def test_an_export_with_another_tokenizers_ids_is_refused(tmp_path, exported):
+    other = Tokenizer.train(TEXTS, vocab_size=290)
+    with pytest.raises(InputError, match=r"config\.corpora\.mined=.*holds ids of the tokenizer .*; name that"):
+        _prepare({"mined": str(exported)}, tmp_path / "data", other)
+
+
+def test_an_export_is_no_corpus_of_texts_and_an_unfinished_one_is_none_at_all(exported):
+    with pytest.raises(InputError, match=r"config\.corpus=.*token ids, not texts; give what it was made of"):
+        find_corpus(exported, "config.corpus")
+    (exported / "result.json").unlink()
+    for folder in (exported, exported / "top-50"):
+        with pytest.raises(InputError, match=r"config\.corpora\.mined=.*has not finished"):
+            find_data(folder, "config.corpora.mined")
