@@ -8,11 +8,12 @@ import sys
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from dsmath.runs import driver
-from dsmath.web import decontaminate, library_docs, mine, seed
-from dsmath.web.domains import find_math_domains
+from dsmath.web import crawl, library_docs, marking, mine, offers, report, seed, selection
+from dsmath.web.benchmark_texts import read_benchmarks
+from dsmath.web.classifier import Classifier
+from dsmath.web.engine import Engine
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -22,80 +23,96 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       {"pages": readable pages of the crawl, "collected": pages of the corpus, "rounds": rounds that were run}.
     """
     # ------------------------------------------------------------------------------------------------ inputs
+    # What is wrong with them is said now, not after hours.
     mine.remove_leftovers(workdir)
-    marked = mine.keep_marked_paths(config.marked_paths, workdir)
-    if config.benchmarks:
-        decontaminate.read_benchmarks(config.benchmarks)  # a bad glob is said now, not after hours
-    seed_files = seed.find_files(config.seed_texts)
-    inputs = mine.find_crawl(config.input, workdir, pages_per_host=config.pages_per_host, seed=config.seed)
-    mine.record_inputs(workdir, [*inputs, *seed_files])
+    engine = Engine(config.engine, config.workers)
+    marking.check(config.annotation, config.marked_paths)
+    others = [config.marked_paths] if config.annotation == "file" else []
+    benchmarks = read_benchmarks(config.benchmarks) if config.benchmarks else {}
+    labels = report.read_labels(config.labels) if config.labels else {}
+    if config.classifier_file:
+        Classifier.load(config.classifier_file)
+        others.append(config.classifier_file)
+    else:
+        others += seed.find_files(config.seed_texts)
+        seed_texts = seed.open_seed(config.seed_texts, count=config.positives, seed=config.seed)
+        other_texts = ()
+        if config.embedded_negatives:
+            other_texts = seed.EmbeddedTexts(library_docs.other_texts, count=config.negatives, seed=config.seed)
+    inputs, origins = crawl.find_files(
+        config.input, workdir, base_url=config.crawl_base_url, max_files=config.max_files,
+        pages_per_host=config.pages_per_host, seed=config.seed,
+    )  # fmt: skip
+    mine.record_inputs(workdir, [*origins, *others])
+    decontaminator = mine.make_decontaminator(workdir, benchmarks)
+    engine.start()
 
     # ------------------------------------------------------------------------------------------------ text, once each
-    mine.extract_pages(inputs, workdir, min_words=config.min_words, workers=config.workers)
-    crawl = mine.remove_duplicates(inputs, workdir, threshold=config.near_duplicate_threshold)
-    num_unique = len(crawl.url_N)
-    _say(f"{crawl.num_pages} pages, {num_unique} of them unique; duplicates: {crawl.duplicates}")
+    pages = crawl.read(
+        inputs, workdir, engine, min_words=config.min_words, threshold=config.near_duplicate_threshold,
+        languages=[language.strip() for language in config.languages.split(",") if language.strip()],
+    )  # fmt: skip
+    _say(f"{pages.num_pages} pages, {pages.num_unique} of them unique; duplicates: {dict(pages.duplicates)}")
 
     # ------------------------------------------------------------------------------------------------ rounds
-    seed_texts = seed.read_texts(config.seed_texts, count=config.positives, seed=config.seed)
-    other_texts = library_docs.other_texts(config.seed, config.negatives) if config.embedded_negatives else []
-    positive_N = np.zeros(num_unique, dtype=bool)  # from the crawl, by marks
-    first_round_N = np.zeros(num_unique, dtype=np.int32)
-    before_N = np.zeros(num_unique, dtype=bool)  # collected in the round before
-    # Pages that may be mathematics are no negatives: in a small crawl, before the first round, that is any page.
-    excluded_N = np.full(num_unique, config.embedded_negatives, dtype=bool)
-    rounds, ended = [], "max_rounds"
-    for round_number in range(1, config.max_rounds + 1):
+    rounds, domains, ended = [], [], "max_rounds"
+    last_round = 1 if config.classifier_file else config.max_rounds
+    for round_number in range(1, last_round + 1):
         # 1. Train a fastText model on the seed and on random pages; embedded texts stand in for missing ones.
-        negatives = mine.draw_negatives(crawl, count=config.negatives, seed=config.seed, excluded_N=excluded_N)
-        others = other_texts[: config.negatives - len(negatives)]
-        classifier = mine.train_classifier(
-            crawl, workdir, round_number, seed_texts=seed_texts, positive_N=positive_N, other_texts=others,
-            negatives=negatives, seed=config.seed, **config.classifier,
-        )  # fmt: skip
+        classifier, figures = pathlib.Path(config.classifier_file), {}
+        if not config.classifier_file:
+            classifier, figures = mine.train_classifier(
+                pages, round_number, domains, seed_texts=seed_texts, other_texts=other_texts,
+                num_negatives=config.negatives, max_per_host=config.max_per_host,
+                validation_folds=config.validation_folds, seed=config.seed, **config.classifier,
+            )  # fmt: skip
         # 2. Recall pages of mathematics from the crawl.
-        score_N = mine.score_pages(crawl, workdir, round_number, classifier, workers=config.workers)
-        collected_N = mine.collect(crawl, score_N, min_score=config.min_score, max_share=config.max_share)
-        first_round_N[collected_N & (first_round_N == 0)] = round_number
+        mine.score_pages(pages, round_number, classifier, engine)
+        cut = selection.find_cut(
+            pages, round_number, min_score=config.min_score, max_share=config.max_share, max_tokens=config.max_tokens
+        )
         # 3. Discover the domains of mathematics.
-        domains = find_math_domains(crawl.domain_N, collected_N, min_share=config.math_domain_share)
+        selected = selection.select_pages(pages, round_number, cut, engine, math_domain_share=config.math_domain_share)
+        domains = selected.domains
+        already = selected.already / selected.collected if round_number > 1 else None
+        is_last = round_number == last_round or (already is not None and already >= config.stop_share)
         # 4. What people marked in them, and the classifier missed, joins the seed.
-        new_N = mine.find_new_positives(crawl, domains, marked, collected_N=collected_N) & ~positive_N
-
-        already = float((collected_N & before_N).sum() / collected_N.sum()) if rounds else None
+        new_positives = 0
+        if not is_last:
+            offers.write_domains(workdir / "domains" / f"round-{round_number}.parquet", domains)
+            offers.write_offers(pages, round_number, domains)
+            marked = marking.find_marks(
+                workdir, round_number, config.annotation, marked_paths=config.marked_paths, **config.auto
+            )  # fmt: skip
+            new_positives = selection.mark_pages(pages, round_number, domains, marked, engine)
+            if not new_positives:
+                _say("no page under a marked path was missed: the seed stays as it is")
         rounds.append(
             {
                 "round": round_number,
-                "positives": len(seed_texts) + int(positive_N.sum()),
-                "negatives": len(others) + len(negatives),
-                "collected": int(collected_N.sum()),
+                **figures,
+                "threshold": cut.score,
+                "collected": selected.collected,
                 "already_collected": already,
                 "math_domains": sum(domain.is_math for domain in domains),
-                "new_positives": int(new_N.sum()),
-                "threshold": float(score_N[collected_N].min()),
+                "new_positives": new_positives,
+                "labelled": report.measure_round(pages, round_number, labels) if labels else None,
             }
         )
-        _say(", ".join(f"{name} {value}" for name, value in rounds[-1].items()))
-        if already is not None and already >= config.stop_share:
-            _say(f"{already:.1%} of the pages had been collected in the round before: the end")
-            ended = "stop_share"
+        _say(", ".join(f"{name} {value}" for name, value in rounds[-1].items() if not isinstance(value, dict)))
+        if is_last:
+            if round_number < last_round:
+                _say(f"{already:.1%} of the pages had been collected in the round before: the end")
+                ended = "stop_share"
             break
-        if not new_N.any():
-            _say("no page under a marked path was missed: the seed stays as it is")
-        positive_N |= new_N
-        before_N = collected_N
-        excluded_N = positive_N | collected_N | mine.find_math_pages(crawl, domains)
 
     # ------------------------------------------------------------------------------------------------ corpus
-    mine.write_domains(domains, workdir)
-    mine.write_corpus(
-        crawl, workdir, score_N=score_N, collected_N=collected_N, first_round_N=first_round_N,
-        benchmarks=config.benchmarks, workers=config.workers,
-    )  # fmt: skip
-    report = mine.write_report(
-        crawl, workdir, source=config.input, rounds=rounds, ended=ended, score_N=score_N, collected_N=collected_N
+    offers.write_domains(workdir / "domains.parquet", domains)
+    mine.write_corpus(pages, round_number, decontaminator, engine)
+    written = report.write_report(
+        pages, round_number, source=config.input, rounds=rounds, ended=ended, seed=config.seed
     )
-    return {"pages": report["pages"], "collected": report["collected"], "rounds": len(rounds)}
+    return {"pages": written["pages"], "collected": written["collected"], "rounds": len(rounds)}
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from dsmath.model.transformer import ModelConfig
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "configs").glob("*.py") if file.stem != "__init__")
 PRESETS = {
+    "export": ("nano", "paper"),
     "mine": ("nano", "paper"),
     "tokenizer": ("nano", "7b"),
     "pretrain": ("nano", "1b3", "7b"),

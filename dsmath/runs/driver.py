@@ -1,5 +1,6 @@
 """The frame of every driver in `experiments/`: flags, the config with its overrides, one-line errors."""
 
+import errno
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dsmath.runs.errors import InputError
+from dsmath.runs.errors import InputError, Paused
 from dsmath.runs.workdir import lock_workdir, open_workdir, read_result, write_result
 
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
@@ -53,8 +54,16 @@ def main(stage: str, run: Run) -> None:
 
     try:
         app.run(start, flags_parser=parse)
+    except Paused as pause:
+        print(f"{stage}: {pause}", file=sys.stderr)
+        sys.exit(3)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: --workdir: the disk is full ({error}); make room and run the same line again", file=sys.stderr)
         sys.exit(2)
 
 

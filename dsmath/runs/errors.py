@@ -1,8 +1,9 @@
-"""The error that a user can mend."""
+"""What ends a run on purpose: bad input, and work that waits for people."""
 
 
 class InputError(ValueError):
-    """Bad input: the message is one line that names the file, the field and the remedy.
+    """Bad input: the message names the file or config field and the remedy; drivers print it without a traceback."""
 
-    Drivers print it without a traceback and exit with status 2.
-    """
+
+class Paused(Exception):
+    """The run waits for people: the message says what to do and how to go on; drivers print it and exit with 3."""

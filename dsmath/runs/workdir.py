@@ -127,7 +127,7 @@ def write_lineage(
     workdir: str | os.PathLike,
     *,
     parents: Mapping[str, str | os.PathLike] | None = None,
-    data: Iterable[str | os.PathLike] = (),
+    data: Iterable[str | os.PathLike] | Mapping[str, str] = (),
 ) -> None:
     """Records what a stage was made from: parent workdirs, the data files' fingerprints, the code's version.
 
@@ -137,7 +137,7 @@ def write_lineage(
     Args:
       parents: workdirs by role, such as {"init_from": "runs/demo/pretrain"}; each parent's own fingerprint is that
         of its lineage, so that a chain can be followed and checked.
-      data: files that were read.
+      data: files that were read, or the fingerprints of what was read by name.
     Raises:
       InputError: a parent or a file has changed since the run began.
     """
@@ -150,7 +150,7 @@ def write_lineage(
             }
             for role, parent in (parents or {}).items()
         },
-        "data": {str(path): fingerprint(path) for path in data},
+        "data": dict(data) if isinstance(data, Mapping) else {str(path): fingerprint(path) for path in data},
         "code": _code_version(),
     }
     path = pathlib.Path(workdir) / LINEAGE

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import tldextract
 
 # The snapshot of the public suffix list that the library brings: nothing is fetched, nothing is cached on disk.
@@ -21,6 +20,7 @@ class Domain:
       collected: number of those that were collected.
       share: collected / pages.
       is_math: whether the share is above the threshold.
+      gain: expected number of mathematical pages among the others: the sum of their scores.
     """
 
     domain: str
@@ -28,6 +28,7 @@ class Domain:
     collected: int
     share: float
     is_math: bool
+    gain: float
 
 
 @functools.lru_cache(maxsize=1_000_000)
@@ -37,20 +38,16 @@ def registered_domain(host: str) -> str:
     return _SUFFIXES(host).top_domain_under_public_suffix or host
 
 
-def find_math_domains(domain_N: Sequence[str], collected_N: np.ndarray, *, min_share: float) -> list[Domain]:
-    """Counts each domain's pages, most collected first; a domain is mathematical above `min_share`.
+def find_math_domains(by_domain: Mapping[str, Sequence[float]], *, min_share: float) -> list[Domain]:
+    """The domains of a crawl, most collected first; a domain is mathematical above `min_share`.
 
     Args:
-      domain_N: each page's registered domain; the whole crawl.
-      collected_N: bool [N], whether the page was collected.
+      by_domain: number of pages, of collected pages and the sum of the other pages' scores; the whole crawl.
       min_share: 0.1 in the paper; the share must be greater.
     Source: DeepSeekMath §2.1.
     """
-    name_D, index_N = np.unique(np.asarray(domain_N, dtype=object).astype(str), return_inverse=True)
-    pages_D = np.bincount(index_N, minlength=len(name_D))
-    collected_D = np.bincount(index_N[np.asarray(collected_N, dtype=bool)], minlength=len(name_D))
     domains = [
-        Domain(str(name), int(pages), int(collected), float(collected / pages), bool(collected / pages > min_share))
-        for name, pages, collected in zip(name_D, pages_D, collected_D, strict=True)
+        Domain(name, int(pages), int(collected), collected / pages, collected / pages > min_share, round(gain, 4))
+        for name, (pages, collected, gain) in by_domain.items()
     ]
     return sorted(domains, key=lambda domain: (-domain.collected, domain.domain))

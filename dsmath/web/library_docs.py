@@ -113,7 +113,7 @@ def render(folder: str | os.PathLike, *, pages_per_host: int, seed: int, num_fil
     return paths
 
 
-def seed_texts(seed: int, count: int) -> list[str]:
+def seed_texts(seed: int, count: int) -> list[tuple[str, str]]:
     """Stand-in for OpenWebMath: texts of mathematics as the web's manuals write it, first positives for any crawl.
 
     The texts are those of SymPy, mpmath, five parts of SciPy and two of NumPy, in fixed shares, rendered as for the
@@ -122,6 +122,8 @@ def seed_texts(seed: int, count: int) -> list[str]:
     Args:
       seed: chooses the texts.
       count: the most to give; about 3,000 exist, and parts that hold less than their share give what they hold.
+    Returns:
+      Texts, each with the host of its package in the crawl.
     """
     sources = {source.package: source for source in SOURCES}
     quotas = [
@@ -131,7 +133,7 @@ def seed_texts(seed: int, count: int) -> list[str]:
     return _choose_texts("seed texts", quotas, seed, count, has_documents=False)
 
 
-def other_texts(seed: int, count: int) -> list[str]:
+def other_texts(seed: int, count: int) -> list[tuple[str, str]]:
     """Texts of the same kind that are not mathematics: documentation of all other subjects, READMEs included.
 
     Beside `seed_texts` they teach a classifier what is mathematics, and not what is the documentation of a package.
@@ -140,6 +142,8 @@ def other_texts(seed: int, count: int) -> list[str]:
       seed: chooses the texts.
       count: the most to give; about 4,000 exist, and no package gives more than
       half again the average.
+    Returns:
+      Texts, each with the host of its package in the crawl.
     """
     sources = [source for source in SOURCES if source.package not in _MATHEMATICAL]
     sources += [source._replace(folders=_OTHER_FOLDERS_OF_JAX) for source in SOURCES if source.package == "jax"]
@@ -149,7 +153,7 @@ def other_texts(seed: int, count: int) -> list[str]:
 
 def _choose_texts(
     label: str, quotas: Sequence[tuple[Source, int]], seed: int, count: int, *, has_documents: bool
-) -> list[str]:
+) -> list[tuple[str, str]]:
     with Progress(len(quotas), label, "host") as progress, _open_pool() as pool:
         texts = []
         for task in [pool.submit(_render_texts, source, quota, seed, has_documents) for source, quota in quotas]:
@@ -158,11 +162,11 @@ def _choose_texts(
     return random.Random(f"{seed}/{label}").sample(texts, min(count, len(texts)))
 
 
-def _render_texts(source: Source, quota: int, seed: int, has_documents: bool) -> list[str]:
+def _render_texts(source: Source, quota: int, seed: int, has_documents: bool) -> list[tuple[str, str]]:
     """The texts of one source; under a host of its own, which makes the choice another one than the crawl's."""
-    source = source._replace(host=f"seed.{source.host}")
+    host, source = source.host, source._replace(host=f"seed.{source.host}")
     entries = find_entries(source, quota, seed, has_documents=has_documents)
-    return [html_to_text(render_page(entry, source, [], has_scripts=False)) for entry in entries]
+    return [(html_to_text(render_page(entry, source, [], has_scripts=False)), host) for entry in entries]
 
 
 def _open_pool() -> concurrent.futures.ProcessPoolExecutor:

@@ -1,38 +1,82 @@
 """The seed: texts from outside the crawl, with which the first classifier is trained."""
 
+import functools
 import glob
 import json
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from dsmath.runs.errors import InputError
-from dsmath.web import library_docs
+from dsmath.web import dedup, library_docs
 
 
-def read_texts(pattern: str, *, count: int, seed: int) -> list[str]:
-    """The seed's texts: the embedded ones, or a random choice from files.
+class SeedText(NamedTuple):
+    """A text and the host that it came from, "" where nobody knows."""
+
+    text: str
+    host: str
+
+
+class EmbeddedTexts:
+    """Texts of `library_docs`, made when they are first asked for: a resumed run may never need them.
 
     Args:
-      pattern: "" for the embedded texts, or a glob of .txt (one text), .jsonl (field "text") and .parquet files
-        (column "text"), such as OpenWebMath's.
+      make: `library_docs.seed_texts` or `other_texts`.
+      count: most texts.
+      seed: of the choice.
+    """
+
+    def __init__(self, make: Callable[[int, int], list[tuple[str, str]]], *, count: int, seed: int):
+        self._make = functools.cache(lambda: [SeedText(*text) for text in make(seed, count)])
+
+    def __len__(self) -> int:
+        return len(self._make())
+
+    def __iter__(self) -> Iterator[SeedText]:
+        return iter(self._make())
+
+
+class FileTexts:
+    """A random choice of the texts of files, which are read again each time it is gone through.
+
+    Args:
+      pattern: a glob of .txt (one text), .jsonl (fields "text" and, if there, "url") and .parquet files (columns of
+        these names), such as OpenWebMath's.
       count: most texts.
       seed: of the choice.
     Raises:
       InputError: no file, an unknown ending, a record without a text.
     """
+
+    def __init__(self, pattern: str, *, count: int, seed: int):
+        self._files = find_files(pattern)
+        sizes = np.array([_count_texts(path) for path in self._files])
+        drawn = np.sort(np.random.default_rng(seed).permutation(sizes.sum())[:count])
+        starts = np.cumsum(sizes) - sizes
+        self._wanted = [
+            drawn[(drawn >= start) & (drawn < start + size)] - start for start, size in zip(starts, sizes, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._wanted))
+
+    def __iter__(self) -> Iterator[SeedText]:
+        for path, places in zip(self._files, self._wanted, strict=True):
+            wanted = set(places.tolist())
+            if wanted:
+                yield from (text for place, text in enumerate(_read_file(path)) if place in wanted)
+
+
+def open_seed(pattern: str, *, count: int, seed: int) -> EmbeddedTexts | FileTexts:
+    """The seed of mathematics: the embedded stand-in where the pattern is empty, else that of files."""
     if not pattern:
-        return library_docs.seed_texts(seed, count)
-    rng = np.random.default_rng(seed)
-    chosen: list[str] = []
-    for number, text in enumerate(text for path in find_files(pattern) for text in _read_file(path)):
-        if len(chosen) < count:
-            chosen.append(text)
-        elif (place := int(rng.integers(number + 1))) < count:  # every text stays with the same probability
-            chosen[place] = text
-    return chosen
+        return EmbeddedTexts(library_docs.seed_texts, count=count, seed=seed)
+    return FileTexts(pattern, count=count, seed=seed)
 
 
 def find_files(pattern: str) -> list[str]:
@@ -41,7 +85,7 @@ def find_files(pattern: str) -> list[str]:
     Raises:
       InputError: the pattern matches nothing, or a file of another kind.
     """
-    files = sorted(path for path in glob.glob(pattern, recursive=True) if pathlib.Path(path).is_file())
+    files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if pattern and not files:
         raise InputError(f"config.seed_texts: {pattern!r} matches no file; give .txt, .jsonl or .parquet files")
     for path in files:
@@ -50,21 +94,29 @@ def find_files(pattern: str) -> list[str]:
     return files
 
 
-def _read_file(path: str) -> Iterator[str]:
+def _count_texts(path: str) -> int:
+    return pq.read_metadata(path).num_rows if path.endswith(".parquet") else sum(1 for _ in _read_file(path))
+
+
+def _read_file(path: str) -> Iterator[SeedText]:
     if path.endswith(".txt"):
-        yield pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+        yield SeedText(pathlib.Path(path).read_text(encoding="utf-8", errors="replace"), "")
     elif path.endswith(".parquet"):
-        if "text" not in pq.read_schema(path).names:
+        names = pq.read_schema(path).names
+        if "text" not in names:
             raise InputError(f"{path}: no column 'text' (config.seed_texts)")
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["text"]):
-                yield from batch["text"].to_pylist()
+            for batch in file.iter_batches(columns=["text", *({"url"} & set(names))]):
+                for record in batch.to_pylist():
+                    yield SeedText(record["text"] or "", dedup.host(record.get("url") or ""))
     else:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError) as error:
+                    record = json.loads(line)
+                    text, url = record["text"], record.get("url") or ""
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise InputError(
                         f"{path}:{number}: no JSON record with a field 'text' (config.seed_texts)"
                     ) from error
+                yield SeedText(text, dedup.host(url))

@@ -20,9 +20,13 @@ def get_config(preset="nano"):
 """
 _DRIVER = """
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError
+from dsmath.runs.errors import InputError, Paused
 
 def run(config, workdir):
+    if config.left == 99:
+        raise Paused("waits for a person; run the same line again")
+    if config.left == 98:
+        raise OSError(28, "No space left on device", "file")
     if config.left < 0:
         raise InputError("config.left: must not be negative; raise it")
     if config.left == 0:
@@ -120,3 +124,14 @@ def test_help_shows_the_two_flags(stage):
     text = stage("--help").stdout
     assert "--config" in text
     assert "--workdir" in text
+
+
+def test_run_that_waits_for_people_ends_with_a_status_of_its_own(stage):
+    waiting = stage(NANO, WORKDIR, "--config.left=99")
+    assert waiting.returncode == 3 and waiting.stderr.strip() == "tiny: waits for a person; run the same line again"
+
+
+def test_full_disk_is_one_line(stage):
+    full = stage(NANO, WORKDIR, "--config.left=98")
+    assert full.returncode == 2
+    assert full.stderr.strip().splitlines()[-1].startswith("error: --workdir: the disk is full ([Errno 28]")

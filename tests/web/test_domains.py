@@ -1,6 +1,5 @@
 """Registered domains and the domains of mathematics."""
 
-import numpy as np
 import pytest
 
 from dsmath.web.domains import find_math_domains, registered_domain
@@ -23,12 +22,10 @@ def test_registered_domain_follows_the_public_suffix_list(host, domain):
 
 
 def test_domain_is_mathematical_strictly_above_the_share():
-    domain_N = ["a.org"] * 10 + ["b.org"] * 10 + ["c.org"]
-    collected_N = np.zeros(21, dtype=bool)
-    collected_N[[0, 1, 10]] = True
-    found = find_math_domains(domain_N, collected_N, min_share=0.1)
-    assert [(domain.domain, domain.pages, domain.collected, domain.is_math) for domain in found] == [
-        ("a.org", 10, 2, True),
-        ("b.org", 10, 1, False),
-        ("c.org", 1, 0, False),
+    by_domain = {"c.org": (1, 0, 0.2), "b.org": (10, 1, 3.5), "a.org": (10, 2, 0.0)}
+    found = find_math_domains(by_domain, min_share=0.1)
+    assert [(domain.domain, domain.pages, domain.collected, domain.is_math, domain.gain) for domain in found] == [
+        ("a.org", 10, 2, True, 0.0),
+        ("b.org", 10, 1, False, 3.5),
+        ("c.org", 1, 0, False, 0.2),
     ]

@@ -1,5 +1,6 @@
 """Mining a tiny crawl from end to end: what is collected, what stands on disk, kills, bad input."""
 
+import contextlib
 import io
 import json
 import os
@@ -18,9 +19,11 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 
 from configs.mine import PRESETS, get_config
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError
-from dsmath.web import library_docs, mine, seed
-from dsmath.web.pages import detect_language
+from dsmath.runs.errors import InputError, Paused
+from dsmath.web import crawl, library_docs, mine, seed, validation
+from dsmath.web.engine import Engine
+from dsmath.web.language import detect_language
+from dsmath.web.paths import read_marked_paths
 from experiments.mine import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -94,8 +97,22 @@ def _config(inputs: pathlib.Path):
     config.negatives, config.embedded_negatives = 60, False
     config.min_score, config.max_share = 0.05, 0.5
     config.classifier.epochs = 40
+    config.validation_folds = 0
     config.workers = 1
     return config
+
+
+def _arguments(config, workdir: pathlib.Path) -> list[str]:
+    """The command line of a run with this config."""
+    fields = (
+        "input", "seed_texts", "marked_paths", "benchmarks", "negatives", "embedded_negatives", "min_score",
+        "max_share", "validation_folds", "workers", "engine", "annotation", "classifier_file",
+    )  # fmt: skip
+    overrides = [f"--config.{name}={config[name]}" for name in fields]
+    return [
+        sys.executable, "-m", "experiments.mine", "--config=configs/mine.py:nano", f"--workdir={workdir}", *overrides,
+        f"--config.classifier.epochs={config.classifier.epochs}",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +124,11 @@ def finished(inputs, tmp_path_factory) -> pathlib.Path:
 
 
 def _outputs(workdir: pathlib.Path) -> dict[str, bytes]:
-    files = [*workdir.glob("corpus/*"), *workdir.glob("scores/*"), *workdir.glob("*.parquet"), workdir / "report.json"]
+    folders = (
+        "corpus", "domains", "marks", "offers", "pages", "positives", "scores", "selection", "signatures", "unique",
+    )  # fmt: skip
+    files = [path for folder in folders for path in workdir.glob(f"{folder}/*")]
+    files += [*workdir.glob("*.parquet"), workdir / "marked_paths.json", workdir / "report.json"]
     return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
 
 
@@ -123,14 +144,15 @@ def test_marks_grow_the_collection(finished):
 
 
 def test_files_have_the_formats_of_the_design(finished):
-    tables = {name: ds.dataset(finished / name).to_table() for name in ("corpus", "scores")}
+    tables = {name: ds.dataset(finished / name).to_table() for name in ("corpus", "scores", "offers")}
     tables |= {name: pq.read_table(finished / f"{name}.parquet") for name in ("duplicates", "contaminated", "domains")}
     assert {name: table.column_names for name, table in tables.items()} == {
         "corpus": ["url", "host", "text", "score", "language", "round"],
         "scores": ["url", "host", "score", "round"],
         "duplicates": ["url", "kept_url", "kind"],
-        "contaminated": ["url", "benchmark", "ngram"],
-        "domains": ["domain", "pages", "collected", "share", "is_math"],
+        "contaminated": ["url", "benchmark", "item", "ngram", "start", "end", "text", "dropped"],
+        "domains": ["domain", "pages", "collected", "share", "is_math", "gain"],
+        "offers": ["domain", "url", "host", "score", "collected", "file", "row"],
     }
     report = json.loads((finished / "report.json").read_text())
     assert tables["scores"].num_rows == report["unique"] * len(report["rounds"])
@@ -172,26 +194,7 @@ def test_finished_run_is_not_run_again(finished, inputs, capsys):
 
 
 def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
-    config = _config(inputs)
-    fields = (
-        "input",
-        "seed_texts",
-        "marked_paths",
-        "benchmarks",
-        "negatives",
-        "embedded_negatives",
-        "min_score",
-        "max_share",
-    )
-    overrides = [f"--config.{name}={config[name]}" for name in fields]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.mine",
-        "--config=configs/mine.py:nano",
-        f"--workdir={tmp_path / 'run'}",
-    ]
-    command += [*overrides, "--config.classifier.epochs=40", "--config.workers=1"]
+    command = _arguments(_config(inputs), tmp_path / "run")
     for landmark in ("pages/*.parquet", "classifier-1.bin", "scores/round-2-*.parquet"):
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
         while process.poll() is None and not list((tmp_path / "run").glob(landmark)):
@@ -209,15 +212,90 @@ def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
     assert not list((tmp_path / "run").rglob(".*.tmp"))
 
 
+def test_ray_gives_what_this_machine_gives(finished, inputs, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    config = _config(inputs)
+    config.engine, config.workers = "ray", 2
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp"}
+    subprocess.run(_arguments(config, tmp_path / "run"), cwd=ROOT, check=True, capture_output=True, env=environment)
+    assert _outputs(tmp_path / "run") == _outputs(finished)
+
+
+def test_people_are_waited_for_and_then_the_run_goes_on(finished, inputs, tmp_path):
+    config = _config(inputs)
+    config.annotation, config.marked_paths = "people", ""
+    for round_number in (1, 2):
+        with pytest.raises(Paused, match=rf"round {round_number} waits for marks[^$]*experiments\.annotate --workdir="):
+            driver.run_stage("mine", run, config, str(tmp_path / "run"))
+        (tmp_path / "run" / f"marked_paths-{round_number}.json").write_text('["math.example.org/algebra"]\n')
+    with contextlib.suppress(Paused):
+        driver.run_stage("mine", run, config, str(tmp_path / "run"))
+    pages = pq.read_table(tmp_path / "run" / "offers" / "round-1.parquet").to_pylist()
+    assert {page["domain"] for page in pages} == {"example.org"} and {page["collected"] for page in pages} == {
+        True,
+        False,
+    }
+    assert [page["url"] for page in pages] == sorted(page["url"] for page in pages)
+    scores = {page["url"]: page["score"] for page in ds.dataset(finished / "scores").to_table().to_pylist()[:200]}
+    assert all(page["url"] in scores for page in pages)
+    assert (
+        _outputs(tmp_path / "run")["selection/round-2-crawl-0.parquet"]
+        == _outputs(finished)["selection/round-2-crawl-0.parquet"]
+    )
+
+
+def test_paths_that_score_well_are_marked_where_nobody_is_asked(inputs, tmp_path):
+    config = _config(inputs)
+    config.annotation, config.marked_paths = "auto", ""
+    config.auto.min_score, config.auto.min_pages = 0.0, 5
+    run(config, tmp_path)
+    assert read_marked_paths(tmp_path / "marks" / "round-1.json").matches("https://math.example.org/algebra/1")
+    assert json.loads((tmp_path / "report.json").read_text())["rounds"][0]["new_positives"] > 0
+
+
+def test_nobody_is_asked_and_nothing_is_marked(inputs, tmp_path):
+    config = _config(inputs)
+    config.annotation, config.max_rounds = "none", 2
+    run(config, tmp_path)
+    assert json.loads((tmp_path / "marked_paths.json").read_text()) == []
+    assert json.loads((tmp_path / "report.json").read_text())["rounds"][0]["new_positives"] == 0
+
+
+def test_classifier_of_another_run_needs_no_training(finished, inputs, tmp_path):
+    config = _config(inputs)
+    config.classifier_file = str(finished / "classifier-1.bin")
+    run(config, tmp_path)
+    assert not list(tmp_path.glob("classifier-*"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    first = json.loads((finished / "report.json").read_text())["rounds"][0]
+    assert len(report["rounds"]) == 1 and report["rounds"][0]["collected"] == first["collected"]
+
+
+def test_rounds_are_measured_against_labels(inputs, tmp_path):
+    config = _config(inputs)
+    rows = [f"{url}\t{int('math.example' in url)}" for url, _ in _crawl()] + ["https://nowhere.org/\t1", "x\t-1"]
+    (tmp_path / "labels.tsv").write_text("\n".join(["url\tis_math", *rows]))
+    config.labels = str(tmp_path / "labels.tsv")
+    run(config, tmp_path / "run")
+    first, last = (json.loads((tmp_path / "run" / "report.json").read_text())["rounds"][n]["labelled"] for n in (0, -1))
+    assert first["recall"] < last["recall"] and 0.5 < last["precision"] <= 1 and last["auc"] > 0.9
+
+
+def test_pages_of_other_languages_are_left_out(inputs, tmp_path):
+    config = _config(inputs)
+    config.languages = "de, zh"
+    with pytest.raises(InputError, match=r"no readable page .*'language': \d+"):
+        run(config, tmp_path)
+
+
 def test_damaged_file_is_counted_and_the_rest_is_read(inputs, tmp_path, caplog):
     caplog.set_level("WARNING")
     whole = (inputs / "crawl-0.warc.gz").read_bytes()
     (tmp_path / "crawl-0.warc.gz").write_bytes(whole[: len(whole) - 60])
     (tmp_path / "crawl-1.warc.gz").write_bytes(b"no archive at all")
     files = [str(path) for path in sorted(tmp_path.glob("*.gz"))]
-    mine.extract_pages(files, tmp_path, min_words=20, workers=1)
-    crawl = mine.remove_duplicates(files, tmp_path, threshold=0.8)
-    assert crawl.skipped["damaged"] == 2 and crawl.num_pages > 30
+    pages = crawl.read(files, tmp_path, Engine(), min_words=20, languages=[], threshold=0.8)
+    assert pages.skipped["damaged"] == 2 and pages.num_pages > 30
     assert "crawl-1.warc.gz: 1 damaged records were left out" in caplog.text
 
 
@@ -249,12 +327,12 @@ def test_first_negatives_are_embedded_and_later_ones_come_from_other_domains(inp
         seen.append(list(negatives))
         return trained(positives, seen[-1], **settings)
 
-    trained = mine.Classifier.train
-    monkeypatch.setattr(mine.Classifier, "train", train)
+    trained = validation.train_validated
+    monkeypatch.setattr(validation, "train_validated", train)
     config = _config(inputs)
     config.negatives, config.embedded_negatives, config.max_share = 120, True, 0.2
     run(config, tmp_path)
-    embedded = library_docs.other_texts(config.seed, 120)
+    embedded = [text for text, _ in library_docs.other_texts(config.seed, 120)]
     assert seen[0] == embedded
     news = [text for text in seen[1] if text not in set(embedded)]
     assert 60 <= len(news) < 120 and seen[1][: 120 - len(news)] == embedded[: 120 - len(news)]
@@ -263,10 +341,8 @@ def test_first_negatives_are_embedded_and_later_ones_come_from_other_domains(inp
 
 def test_crawl_without_a_page_is_refused(tmp_path):
     _write_warc(tmp_path / "crawl.warc.gz", [("https://example.org/", "too short")])
-    files = [str(tmp_path / "crawl.warc.gz")]
-    mine.extract_pages(files, tmp_path, min_words=20, workers=1)
     with pytest.raises(InputError, match="no readable page"):
-        mine.remove_duplicates(files, tmp_path, threshold=0.8)
+        crawl.read([str(tmp_path / "crawl.warc.gz")], tmp_path, Engine(), min_words=20, languages=[], threshold=0.8)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +352,12 @@ def test_crawl_without_a_page_is_refused(tmp_path):
         ("seed_texts", "absent/*.jsonl", "config.seed_texts"),
         ("marked_paths", "absent.json", "no such file of marked paths"),
         ("benchmarks", "absent/*.jsonl", "benchmarks"),
+        ("annotation", "robots", "none, file, auto, people"),
+        ("labels", "absent.tsv", "config.labels"),
+        ("classifier_file", "absent.bin", "no such classifier"),
+        ("classifier_file", __file__, "fastText model"),
+        ("engine", "dask", "native, ray"),
+        ("max_files", -1, "config.max_files"),
     ],
 )
 def test_absent_input_is_refused_at_the_start(inputs, tmp_path, field, value, message):
@@ -287,24 +369,27 @@ def test_absent_input_is_refused_at_the_start(inputs, tmp_path, field, value, me
 
 
 def test_changed_crawl_is_refused_by_a_resumed_run(inputs, tmp_path):
-    crawl = tmp_path / "crawl.warc.gz"
-    crawl.write_bytes((inputs / "crawl-0.warc.gz").read_bytes())
-    mine.record_inputs(tmp_path, [crawl])
-    mine.record_inputs(tmp_path, [crawl])
-    crawl.write_bytes((inputs / "crawl-1.warc.gz").read_bytes())
+    path = tmp_path / "crawl.warc.gz"
+    path.write_bytes((inputs / "crawl-0.warc.gz").read_bytes())
+    mine.record_inputs(tmp_path, [str(path)])
+    mine.record_inputs(tmp_path, [str(path)])
+    path.write_bytes((inputs / "crawl-1.warc.gz").read_bytes())
     with pytest.raises(InputError, match="has changed since"):
-        mine.record_inputs(tmp_path, [crawl])
+        mine.record_inputs(tmp_path, [str(path)])
 
 
 def test_seed_is_a_random_choice_of_all_files(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"a{n}"}) + "\n" for n in range(50)))
     (tmp_path / "b.txt").write_text("b")
-    chosen = seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
-    assert len(chosen) == len(set(chosen)) == 20 and chosen == seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
-    assert len(seed.read_texts(f"{tmp_path}/*", count=100, seed=0)) == 51
+    texts = seed.FileTexts(f"{tmp_path}/*", count=20, seed=0)
+    chosen = list(texts)
+    assert len(set(chosen)) == len(texts) == 20 and chosen == list(seed.FileTexts(f"{tmp_path}/*", count=20, seed=0))
+    assert {text.text for text in seed.FileTexts(f"{tmp_path}/*", count=100, seed=0)} >= {"b", "a0", "a49"}
+    (tmp_path / "d.jsonl").write_text('{"text": "d", "url": "https://EXAMPLE.org/x"}\n')
+    assert {text.host for text in seed.FileTexts(f"{tmp_path}/d.*", count=1, seed=0)} == {"example.org"}
     (tmp_path / "c.jsonl").write_text('{"body": 1}\n')
     with pytest.raises(InputError, match=r"c\.jsonl:1"):
-        seed.read_texts(f"{tmp_path}/*", count=20, seed=0)
+        seed.FileTexts(f"{tmp_path}/*", count=20, seed=0)
 
 
 @pytest.mark.parametrize(
