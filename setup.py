@@ -49,9 +49,8 @@ _RUNTIME = [
 _EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.13"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
-    "ray": ["daft[ray]>=0.7"],
+    "ray": ["ray"],
     "dev": [
-        "daft[ray]>=0.7",
         "httpx",
         "hypothesis",
         "ipykernel",
@@ -60,6 +59,7 @@ _EXTRAS = {
         "playwright",
         "pytest",
         "pytest-xdist",
+        "ray",
         "ruff",
         "tensorboard",
     ],

@@ -40,7 +40,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.seed_texts = ""  # the embedded stand-in for OpenWebMath, or a glob of .txt, .jsonl and .parquet files (§2.1)
     c.positives = 1_200  # seed texts at most
     c.negatives = 1_200  # random pages of the crawl; as many as positives (§2.1), so that 0.5 parts the scores
-    c.max_per_host = 500  # training pages of a host; ours: else a few large sites decide what mathematics is
+    c.max_per_host = 500  # training pages of a host; ours: a bound on what one large site decides
     c.validation_folds = 3  # hosts are held out in turn, for the report's figures and to calibrate the score; ours
     # Ours: documentation of other subjects is the negatives of round 1, and stands in where later rounds find too few
     # pages outside the mathematical domains. A quarter or a third of a crawl of manuals is mathematics: random
