@@ -11,7 +11,7 @@ DEMO := runs/demo
 PYTEST_FLAGS ?= -n 2 -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock peers notebooks clean
+.PHONY: help setup demo test slow lint format lock peers notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ demo: setup ## run the whole chain into runs/demo (the same line resumes it)
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+slow: setup ## run the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow tests
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .

@@ -13,7 +13,8 @@ their own, without the page cache.
 Beside each rate stand two figures of quality: F1 of the kept pages on the hosts that the classifier has not seen, and
 the share of the formulas of `--formulas` that the extractor keeps. Copies of a page count as one.
 
-The clock of each contestant runs from its first file to its last, its imports aside.
+The clock of each contestant runs from its first file to its last, its imports aside, and with the tables of what is to
+be removed made before.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,8 +41,9 @@ from absl import app, flags
 from benchmarks import mining_bare, timing
 from configs import mine as configs
 from dsmath.runs.workdir import read_json, write_json
-from dsmath.web import classifier, dedup, warc
+from dsmath.web import classifier, dedup, mine, warc
 from dsmath.web.benchmark_texts import read_benchmarks
+from dsmath.web.decontaminate import Decontaminator
 from dsmath.web.extract import html_to_text
 
 _INPUT = flags.DEFINE_string("input", None, "glob of WARC files", required=True)
@@ -89,12 +92,14 @@ def main(argv: list[str]) -> None:
         runs |= {name: lambda name=name: bench.peer(name) for name in peers}
         runs |= {"bare": bench.bare} if "bare" in contestants else {}
         turns = [{name: run() for name, run in runs.items()} for _ in range(_REPETITIONS.value)]
+        last = turns[-1]
+        quality = {
+            name: {"f1": bench.f1(last[name]["urls"]), "formulas": last[name]["formulas_kept"]} for name in runs
+        }
         memory = bench.memory() if "memory" in contestants else None
     rates = {name: timing.summarize_rates([turn[name]["seconds"] for turn in turns], bench.num_pages) for name in runs}
-    last = turns[-1]
     for name in peers:
         machine["versions"] |= last[name].pop("versions")
-    quality = {name: {"f1": bench.f1(last[name]["urls"]), "formulas": last[name]["formulas_kept"]} for name in runs}
 
     timing.print_rates(
         f"{bench.num_pages} pages in {len(inputs)} files, {_WORKERS.value} processes, {_REPETITIONS.value} turns",
@@ -142,6 +147,8 @@ class _Bench:
         self._trained, self._folded = _train(folder, pages, rows, self._train_hosts)
         texts = read_benchmarks(_BENCHMARKS.value) if _BENCHMARKS.value else {}
         self._texts = folder / "benchmark_texts.json"
+        self._tables = folder / "tables.npz"
+        Decontaminator(texts).save(self._tables)
         by_name = {name: [getattr(text, "text", text) for text in found] for name, found in texts.items()}
         write_json(self._texts, by_name)
 
@@ -225,6 +232,8 @@ class _Bench:
             "min_score": _MIN_SCORE,
             "benchmarks": _BENCHMARKS.value,
         }
+        workdir.mkdir(exist_ok=True)
+        shutil.copy(self._tables, workdir / mine.DECONTAMINATOR)
         config = f"--config={configs.__file__}:nano"
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         command = [sys.executable, "-m", "experiments.mine", config, f"--workdir={workdir}", *overrides]
@@ -266,9 +275,10 @@ def _train(
             lines.append(f"{label} {classifier._line(html_to_text(page.html, page.charset))}")
     order = np.random.default_rng(0).permutation(len(lines))
     (folder / "train.txt").write_text("".join(lines[i] + "\n" for i in order), encoding="utf-8")
-    model = fasttext.train_supervised(
-        str(folder / "train.txt"), dim=_DIM.value, lr=0.5, wordNgrams=3, minCount=3, epoch=25, thread=1, verbose=0
-    )
+    with classifier._zeroed_allocations():
+        model = fasttext.train_supervised(
+            str(folder / "train.txt"), dim=_DIM.value, lr=0.5, wordNgrams=3, minCount=3, epoch=25, thread=1, verbose=0
+        )
     trained, folded = folder / "trained.bin", folder / "folded.bin"
     model.save_model(str(trained))
     classifier.Classifier(classifier._fold(model)).save(folded)

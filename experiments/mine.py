@@ -11,7 +11,6 @@ import ml_collections
 
 from dsmath.runs import driver
 from dsmath.web import crawl, library_docs, marking, mine, offers, report, seed, selection
-from dsmath.web.benchmark_texts import read_benchmarks
 from dsmath.web.classifier import Classifier
 from dsmath.web.engine import Engine
 
@@ -28,7 +27,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     engine = Engine(config.engine, config.workers)
     marking.check(config.annotation, config.marked_paths)
     others = [config.marked_paths] if config.annotation == "file" else []
-    benchmarks = read_benchmarks(config.benchmarks) if config.benchmarks else {}
+    benchmarks = mine.read_benchmarks(workdir, config.benchmarks)
     labels = report.read_labels(config.labels) if config.labels else {}
     if config.classifier_file:
         Classifier.load(config.classifier_file)

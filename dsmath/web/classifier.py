@@ -34,6 +34,7 @@ _MATH, _OTHER = "__label__math", "__label__other"
 # "__label__", or "</s>", which would end the line.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(f"[{_CJK}]|\\\\?[^\\W\\d_{_CJK}]{{2,}}")
+_ASCII_GAPS = {code: " " for code in range(128) if not chr(code).islower() and chr(code) != "\\"}
 _SMOOTHING = 1e-5  # fastText adds it to a probability before the logarithm, and does not take it off again
 # fastText 0.9.3 fills its input matrix in tenths, one a thread, and leaves the rest as the allocator gave it. With
 # glibc `_zeroed_allocations` makes that zeros; elsewhere blocks above this size mostly come fresh from the system.
@@ -351,7 +352,15 @@ def _is_whole_model(content: bytes) -> bool:
 
 def _line(text: str) -> str:
     """A text as one line of lower-case tokens."""
-    return " ".join(_TOKEN.findall(text.lower()))
+    tokens: list[str] = []
+    for is_ascii, lines in itertools.groupby(text.lower().split("\n"), str.isascii):
+        part = "\n".join(lines)
+        if is_ascii:  # the same as below, seven times as fast
+            words = part.replace("\\", " \\").translate(_ASCII_GAPS).split()
+            tokens += [word for word in words if len(word) > 2 or (len(word) == 2 and word[0] != "\\")]
+        else:
+            tokens += _TOKEN.findall(part)
+    return " ".join(tokens)
 
 
 def _score_lines(model: "fasttext.FastText._FastText", lines: Iterable[str]) -> np.ndarray:

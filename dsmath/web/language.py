@@ -37,9 +37,9 @@ def detect_language(text: str) -> str:
         for language, characters in (("ja", _KANA), ("zh", _HAN)):
             if len(characters.findall(start)) > _MIN_CJK_SHARE * len(start):
                 return language
-    counts: Counter = Counter()
-    for word in start.lower().split():
-        for language in _LANGUAGES_BY_WORD.get(word, ()):
-            counts[language] += 1
-    language, count = counts.most_common(1)[0] if counts else ("unknown", 0)
+    words, counts = Counter(start.lower().split()), Counter()
+    for word in _LANGUAGES_BY_WORD.keys() & words.keys():
+        for language in _LANGUAGES_BY_WORD[word]:
+            counts[language] += words[word]
+    count, language = max(((count, language) for language, count in counts.items()), default=(0, "unknown"))
     return language if count >= _MIN_FUNCTION_WORDS else detect_fast(start)[0]

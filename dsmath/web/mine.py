@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE, read_json, replacing, write_json, write_lineage
+from dsmath.web import benchmark_texts, pages, selection, sources, validation
 from dsmath.web import crawl as crawls
-from dsmath.web import pages, selection, sources, validation
 from dsmath.web.benchmark_texts import BenchmarkText
 from dsmath.web.crawl import Crawl, PageReference
 from dsmath.web.decontaminate import CONTAMINATED_SCHEMA, Decontaminator
@@ -21,7 +21,7 @@ from dsmath.web.domains import Domain
 from dsmath.web.engine import Engine
 from dsmath.web.seed import SeedText
 
-CONTAMINATED = "contaminated.parquet"
+CONTAMINATED, DECONTAMINATOR = "contaminated.parquet", "decontaminator.npz"
 
 
 def record_inputs(workdir: pathlib.Path, origins: Sequence[str]) -> None:
@@ -107,6 +107,17 @@ def score_pages(crawl: Crawl, round_number: int, classifier: pathlib.Path, engin
     engine.run_missing(f"round {round_number}: score", pages.ScorePages, (str(classifier), round_number), tasks)
 
 
+def read_benchmarks(workdir: pathlib.Path, pattern: str) -> dict[str, list[BenchmarkText]]:
+    """The texts to remove; nothing where the pattern is empty, or where `make_decontaminator` has read them before.
+
+    Args:
+      pattern: of `benchmark_texts.read_benchmarks`.
+    Raises:
+      InputError: an absent or malformed benchmark.
+    """
+    return {} if not pattern or (workdir / DECONTAMINATOR).exists() else benchmark_texts.read_benchmarks(pattern)
+
+
 def make_decontaminator(workdir: pathlib.Path, benchmarks: Mapping[str, Sequence[BenchmarkText]]) -> str:
     """Makes the tables of the benchmarks once for all workers: `decontaminator.npz`.
 
@@ -115,10 +126,10 @@ def make_decontaminator(workdir: pathlib.Path, benchmarks: Mapping[str, Sequence
     Returns:
       the file, or "" where there is nothing to remove.
     """
-    path = workdir / "decontaminator.npz"
-    if benchmarks and not path.exists():
+    path = workdir / DECONTAMINATOR
+    if benchmarks:
         Decontaminator(benchmarks).save(path)
-    return str(path) if benchmarks else ""
+    return str(path) if path.exists() else ""
 
 
 def write_corpus(crawl: Crawl, round_number: int, decontaminator: str, engine: Engine) -> None:

@@ -8,6 +8,8 @@ import tempfile
 import fasttext
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsmath.runs.errors import InputError
 from dsmath.web import classifier
@@ -218,3 +220,8 @@ def test_model_of_other_labels_is_refused(tmp_path):
     ).save_model(str(tmp_path / "other.bin"))
     with pytest.raises(InputError, match=r"its labels are .*ham"):
         Classifier.load(tmp_path / "other.bin")
+
+
+@given(st.text(st.sampled_from("abZ\\\\ 1_{}\n\t$é中ſK\u2028.,-"), max_size=60))
+def test_tokens_are_those_of_the_expression(text):
+    assert classifier._line(text) == " ".join(classifier._TOKEN.findall(text.lower()))
