@@ -93,9 +93,7 @@ def main(argv: list[str]) -> None:
         runs |= {"bare": bench.bare} if "bare" in contestants else {}
         turns = [{name: run() for name, run in runs.items()} for _ in range(_REPETITIONS.value)]
         last = turns[-1]
-        quality = {
-            name: {"f1": bench.f1(last[name]["urls"]), "formulas": last[name]["formulas_kept"]} for name in runs
-        }
+        quality = {name: {"f1": bench.f1(last[name]["urls"]), "formulas": last[name]["formulas_kept"]} for name in runs}
         memory = bench.memory() if "memory" in contestants else None
     rates = {name: timing.summarize_rates([turn[name]["seconds"] for turn in turns], bench.num_pages) for name in runs}
     for name in peers:

@@ -35,6 +35,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.pages_per_host = 250  # of the embedded crawl
     c.min_words = 20  # shorter pages are left out; ours
     c.languages = ""  # the pages that stay, such as "en,zh"; "" for all
+    c.pages_per_task = 100_000  # of deduplication; 3 KB of memory each
     c.near_duplicate_threshold = 0.8  # Jaccard similarity of word 5-grams; ours: the paper only says "near"
 
     c.seed_texts = ""  # the embedded stand-in for OpenWebMath, or a glob of .txt, .jsonl and .parquet files (§2.1)
@@ -81,6 +82,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         c.input = "CC-MAIN-2024-22"
         c.workers = 64
         c.seed_texts = "openwebmath/*.parquet"
+        c.pages_per_task = 4_000_000
         c.positives = c.negatives = 500_000  # §2.1
         c.max_per_host = 1_000
         c.classifier.dim = 256  # §2.1
@@ -93,5 +95,5 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         c.max_tokens = 120e9  # the last round's (§2.1); the first kept 40e9
         c.annotation = "people"  # §2.1
         c.max_rounds = 4  # §2.1
-        c.benchmarks = "benchmarks"
+        c.benchmarks = "data/benchmarks"  # a folder of yours
     return c

@@ -11,8 +11,12 @@ import ml_collections
 
 from dsmath.runs import driver
 from dsmath.web import crawl, library_docs, marking, mine, offers, report, seed, selection
+from dsmath.web.benchmark_texts import find_files
 from dsmath.web.classifier import Classifier
 from dsmath.web.engine import Engine
+
+# What a resumed run may change: nothing that it has made depends on them.
+FREE = ("annotation", "auto", "engine", "marked_paths", "workers")
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -23,10 +27,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     """
     # ------------------------------------------------------------------------------------------------ inputs
     # What is wrong with them is said now, not after hours.
+    workdir = workdir.absolute()  # a worker of a cluster has another current folder
     mine.remove_leftovers(workdir)
+    mine.check(config)
     engine = Engine(config.engine, config.workers)
-    marking.check(config.annotation, config.marked_paths)
-    others = [config.marked_paths] if config.annotation == "file" else []
+    engine.start()
+    others = [str(path) for path in find_files(config.benchmarks)] if config.benchmarks else []
     benchmarks = mine.read_benchmarks(workdir, config.benchmarks)
     labels = report.read_labels(config.labels) if config.labels else {}
     if config.classifier_file:
@@ -44,21 +50,21 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     )  # fmt: skip
     mine.record_inputs(workdir, [*origins, *others])
     decontaminator = mine.make_decontaminator(workdir, benchmarks)
-    engine.start()
 
     # ------------------------------------------------------------------------------------------------ text, once each
     pages = crawl.read(
         inputs, workdir, engine, min_words=config.min_words, threshold=config.near_duplicate_threshold,
+        pages_per_task=config.pages_per_task,
         languages=[language.strip() for language in config.languages.split(",") if language.strip()],
     )  # fmt: skip
     _say(f"{pages.num_pages} pages, {pages.num_unique} of them unique; duplicates: {dict(pages.duplicates)}")
 
     # ------------------------------------------------------------------------------------------------ rounds
-    rounds, domains, ended = [], [], "max_rounds"
+    rounds, domains, ended = [], [], "classifier_file" if config.classifier_file else "max_rounds"
     last_round = 1 if config.classifier_file else config.max_rounds
     for round_number in range(1, last_round + 1):
         # 1. Train a fastText model on the seed and on random pages; embedded texts stand in for missing ones.
-        classifier, figures = pathlib.Path(config.classifier_file), {}
+        classifier, figures = pathlib.Path(config.classifier_file).absolute(), {}
         if not config.classifier_file:
             classifier, figures = mine.train_classifier(
                 pages, round_number, domains, seed_texts=seed_texts, other_texts=other_texts,
@@ -119,4 +125,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    driver.main("mine", run)
+    driver.main("mine", run, FREE)

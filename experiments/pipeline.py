@@ -17,7 +17,7 @@ from dsmath.data import problems
 from dsmath.data.solutions import write_solutions
 from dsmath.evaluation.report import write_curves_png, write_report
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError
+from dsmath.runs.errors import InputError, Paused
 from dsmath.runs.workdir import read_result
 
 PRESET = "nano"
@@ -34,6 +34,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     for number, (folder, command) in enumerate(commands.items(), start=1):
         print(f"[{number}/{len(commands)}] python {shlex.join(command[1:])}", file=sys.stderr, flush=True)
         code = subprocess.run(command, check=False, preexec_fn=_die_with_parent).returncode
+        if code == 3:
+            raise Paused(f"stage {folder} waits for people; do what it says, then run the same line again")
         if code:
             raise InputError(
                 f"stage {folder} ended with status {code}; mend what it names, then run the same line again"

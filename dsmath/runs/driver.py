@@ -4,7 +4,7 @@ import errno
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ml_collections
@@ -17,7 +17,7 @@ from dsmath.runs.workdir import lock_workdir, open_workdir, read_result, write_r
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
 
 
-def main(stage: str, run: Run) -> None:
+def main(stage: str, run: Run, free: Collection[str] = ()) -> None:
     """Runs one stage from the command line: `--config=FILE.py:PRESET --workdir=DIR [--config.field=VALUE]…`.
 
     A finished stage is not run again. The figures that `run` returns go to `result.json` with the seconds that
@@ -26,6 +26,7 @@ def main(stage: str, run: Run) -> None:
     Args:
       stage: the stage's name.
       run: (config, workdir) -> figures.
+      free: fields of the config that a resumed run may change.
     """
     config_flag = config_flags.DEFINE_config_file(
         "config", None, f"config of the stage, such as configs/{stage}.py:nano"
@@ -38,7 +39,7 @@ def main(stage: str, run: Run) -> None:
     def start(argv: list[str]) -> None:
         if len(argv) > 1:
             raise InputError(f"{argv[1]!r}: not a flag; overrides are written --config.field=value")
-        run_stage(stage, run, config_flag.value, workdir_flag.value)
+        run_stage(stage, run, config_flag.value, workdir_flag.value, free)
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -67,12 +68,14 @@ def main(stage: str, run: Run) -> None:
         sys.exit(2)
 
 
-def run_stage(stage: str, run: Run, config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+def run_stage(
+    stage: str, run: Run, config: ml_collections.ConfigDict, workdir: str, free: Collection[str] = ()
+) -> dict[str, Any]:
     """Runs one stage in its workdir, or returns the result of the finished one."""
     logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
     if config.get("seed", 0) < 0:
         raise InputError(f"config.seed: {config.seed} must not be negative")
-    folder = open_workdir(workdir, config, stage)
+    folder = open_workdir(workdir, config, stage, free)
     with lock_workdir(folder):
         result = read_result(folder)
         if result is not None:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import subprocess
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -57,13 +57,16 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: not JSON ({error}); remove the file and run its stage again") from error
 
 
-def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, stage: str) -> pathlib.Path:
+def open_workdir(
+    path: str | os.PathLike, config: ml_collections.ConfigDict, stage: str, free: Collection[str] = ()
+) -> pathlib.Path:
     """Makes a stage's folder, or opens it again under the same config.
 
     Args:
       path: the folder.
       config: the resolved config; it is written to `config.json`.
       stage: the stage's name, written there too.
+      free: fields of the config that a resumed run may change; the newest values are kept.
     Raises:
       InputError: the folder belongs to another stage or another config; the message names the first field.
     """
@@ -74,7 +77,11 @@ def open_workdir(path: str | os.PathLike, config: ml_collections.ConfigDict, sta
     record = workdir / CONFIG
     begun = (workdir / LINEAGE).exists() or (workdir / RESULT).exists()  # else the start failed: try another config
     if begun and record.exists():
-        _check_same(here, read_json(record), record)
+        there = read_json(record)
+        kept = {name: value for name, value in there.items() if name not in free}
+        _check_same({name: value for name, value in here.items() if name not in free}, kept, record)
+        if here != there:
+            write_json(record, here)
         return workdir
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir}: this is a file; name a folder")

@@ -90,7 +90,7 @@ def read_benchmarks(pattern: str) -> dict[str, list[BenchmarkText]]:
       InputError: a part matches no file, a file is damaged, or it has none of the known fields.
     """
     benchmarks: dict[str, list[BenchmarkText]] = {}
-    for path in _find_files(pattern):
+    for path in find_files(pattern):
         name = path.name.removesuffix(".gz").rpartition(".")[0]
         is_item = name.isdecimal()
         benchmark = "/".join(path.parts[-4:-1]) if is_item else f"{path.parent.name}/{name}"
@@ -99,7 +99,8 @@ def read_benchmarks(pattern: str) -> dict[str, list[BenchmarkText]]:
     return benchmarks
 
 
-def _find_files(pattern: str) -> list[pathlib.Path]:
+def find_files(pattern: str) -> list[pathlib.Path]:
+    """The files of `read_benchmarks`."""
     parts = [part.strip() for part in pattern.split(",") if part.strip()]
     left_out = [part[1:] for part in parts if part.startswith("!")]
     found: set[pathlib.Path] = set()

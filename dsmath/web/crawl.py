@@ -5,7 +5,9 @@ No function here holds a list of all pages. Columns that stand beside each other
 """
 
 import dataclasses
+import os
 import pathlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +18,12 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import LINEAGE
 from dsmath.web import duplicates, library_docs, sources
 from dsmath.web.engine import Engine
 from dsmath.web.pages import ExtractPages, read_metadata, read_rows
 
 EMBEDDED = "embedded"
-DUPLICATES = "duplicates.parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +93,15 @@ def find_files(
       InputError: nothing matches.
     """
     if source != EMBEDDED:
-        files = sources.find_inputs(source, base_url=base_url, max_files=max_files)
+        # A worker of a cluster has another current folder.
+        files = [
+            file if sources.is_remote(file) else os.path.abspath(file)
+            for file in sources.find_inputs(source, base_url=base_url, max_files=max_files)
+        ]
         return files, sources.find_origins(source, base_url=base_url)
-    files = [str(path) for path in library_docs.render(workdir / "crawl", **embedded)]
+    if not (workdir / LINEAGE).exists():  # perhaps of a start with other settings
+        shutil.rmtree(workdir / "crawl", ignore_errors=True)
+    files = [str(path) for path in library_docs.render(workdir / "crawl", **embedded)][: max_files or None]
     return files, files
 
 
@@ -105,6 +113,7 @@ def read(
     min_words: int,
     languages: Sequence[str],
     threshold: float,
+    pages_per_task: int,
 ) -> Crawl:
     """Extracts the pages of every file and finds the duplicates; what is done already stays as it is.
 
@@ -113,6 +122,7 @@ def read(
       min_words: pages with fewer words are left out.
       languages: codes of the languages that stay; none: all.
       threshold: the Jaccard similarity from which texts are near duplicates.
+      pages_per_task: of `duplicates.remove`.
     Raises:
       InputError: the crawl holds no readable page, or a file cannot be reached.
     """
@@ -125,7 +135,6 @@ def read(
         }
         for path, name in zip(inputs, names, strict=True)
     ]
-    (workdir / "signatures").mkdir(exist_ok=True)
     engine.run_missing("extract", ExtractPages, (min_words, list(languages)), tasks)
     skipped: Counter = Counter()
     for task in tasks:
@@ -136,7 +145,7 @@ def read(
     num_pages = sum(pq.read_metadata(task["output"]).num_rows for task in tasks)
     if not num_pages:
         raise InputError(f"config.input: no readable page in {len(names)} files (left out: {dict(skipped)})")
-    dropped = duplicates.remove(names, workdir, engine, threshold=threshold)
+    dropped = duplicates.remove(names, workdir, engine, threshold=threshold, pages_per_task=pages_per_task)
     return Crawl(
         workdir=workdir,
         names=names,

@@ -53,7 +53,6 @@ _UNITS = {
     "unique": "block",
 }
 _HEAVY = ("bands", "candidates")  # a second a task; the others take a fifth
-_PAGES_PER_TASK = 100_000
 _GATHERED = 2**18  # signatures that a task holds at a time, of 256 bytes
 _SCANNED = 2**20  # pages of the array on disk that are looked at together
 _DUPLICATES_SCHEMA = pa.schema([("url", pa.string()), ("kept_url", pa.string()), ("kind", pa.string())])
@@ -66,7 +65,7 @@ def remove(
     engine: Engine,
     *,
     threshold: float,
-    pages_per_task: int = _PAGES_PER_TASK,
+    pages_per_task: int = 100_000,
 ) -> dict[str, int]:
     """Writes `unique/NAME.parquet` (the rows that stay, ascending) and, last, `duplicates.parquet`, in crawl order.
 

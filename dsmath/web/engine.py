@@ -70,8 +70,8 @@ class Engine:
                 {} if address else {"num_cpus": max(self.workers, os.cpu_count() or 1), "include_dashboard": False}
             )
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **settings)
-        except ConnectionError as error:
-            raise InputError(f"RAY_ADDRESS={address}: no cluster answers there ({error})") from error
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"RAY_ADDRESS={address}: Ray cannot be started there ({error})") from error
         daft.set_runner_ray(noop_if_initialized=True)
 
     def run_missing(
@@ -108,6 +108,12 @@ class Engine:
                     progress.advance()
             else:
                 self._run(worker, settings, todo, progress)
+        for task in todo:
+            if not pathlib.Path(task["output"]).exists():
+                raise InputError(
+                    f"{task['output']}: a worker wrote it and this machine does not see it; put --workdir where all "
+                    "machines of the cluster see it"
+                )
 
     def _run(
         self, worker: type[Worker], settings: tuple, tasks: Sequence[Mapping[str, Any]], progress: Progress

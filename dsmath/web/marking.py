@@ -8,7 +8,7 @@ from dsmath.runs.errors import InputError, Paused
 from dsmath.runs.workdir import write_json
 from dsmath.web.annotate.offers import WAITS, Offers
 from dsmath.web.annotate.tree import DomainTree
-from dsmath.web.paths import MarkedPaths, read_marked_paths
+from dsmath.web.paths import MarkedPaths, parse_pattern, read_marked_paths
 
 MODES = ("none", "file", "auto", "people")
 MARKED_PATHS = "marked_paths.json"
@@ -65,7 +65,16 @@ def suggest_paths(workdir: pathlib.Path, round_number: int, *, min_score: float,
     """
     offers = Offers(workdir, round_number)
     trees = (DomainTree(offers.read_pages(domain)) for domain in offers.domains)
-    return sorted(node.address for tree in trees for node in tree.suggest(min_score=min_score, min_pages=min_pages))
+    found = (node.address for tree in trees for node in tree.suggest(min_score=min_score, min_pages=min_pages))
+    return sorted(filter(_is_pattern, found))
+
+
+def _is_pattern(address: str) -> bool:
+    """Whether an address of the crawl, which may be hostile, says the same as a pattern."""
+    try:
+        return not parse_pattern(address).excludes
+    except ValueError:
+        return False
 
 
 def _read_exported(workdir: pathlib.Path, round_number: int) -> list[str]:
@@ -78,5 +87,5 @@ def _read_exported(workdir: pathlib.Path, round_number: int) -> list[str]:
         f"round {round_number} waits for marks. Open the page, mark, export:\n"
         f"    python -m experiments.annotate --workdir={shlex.quote(str(workdir))}\n"
         f"then go on by the line that began this run:\n    {command}\n"
-        "or go on without people: --config.annotation=none, file or auto, in a new workdir"
+        "or go on without people, by the same line with --config.annotation=none, file or auto"
     )

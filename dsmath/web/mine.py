@@ -5,14 +5,16 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE, read_json, replacing, write_json, write_lineage
-from dsmath.web import benchmark_texts, pages, selection, sources, validation
+from dsmath.web import benchmark_texts, classifier, clusters, marking, pages, selection, sources, validation
 from dsmath.web import crawl as crawls
 from dsmath.web.benchmark_texts import BenchmarkText
 from dsmath.web.crawl import Crawl, PageReference
@@ -22,6 +24,25 @@ from dsmath.web.engine import Engine
 from dsmath.web.seed import SeedText
 
 CONTAMINATED, DECONTAMINATOR = "contaminated.parquet", "decontaminator.npz"
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Says at the start what would fail after hours.
+
+    Raises:
+      InputError: names the field.
+    """
+    check_positive(config, "max_rounds", "positives", "negatives", "pages_per_task", "workers")
+    for name in ("min_score", "max_share", "max_tokens", "max_per_host", "max_files", "min_words"):
+        if config[name] < 0:
+            raise InputError(f"config.{name}={config[name]}: must not be negative")
+    validation.check_folds(config.validation_folds)
+    classifier.Settings(**config.classifier)
+    try:
+        clusters.rows_of_band(config.near_duplicate_threshold)
+    except ValueError as error:
+        raise InputError(f"config.near_duplicate_{error}; give a Jaccard similarity within") from error
+    marking.check(config.annotation, config.marked_paths)
 
 
 def record_inputs(workdir: pathlib.Path, origins: Sequence[str]) -> None:
@@ -78,7 +99,7 @@ def train_classifier(
         others = list(other_texts)[: num_negatives - len(negatives)]
         positive_texts, positive_hosts = _texts_and_hosts(crawl, seed_texts, marked)
         negative_texts, negative_hosts = _texts_and_hosts(crawl, others, negatives)
-        classifier, figures = validation.train_validated(
+        model, figures = validation.train_validated(
             positive_texts,
             negative_texts,
             positive_hosts=positive_hosts,
@@ -90,11 +111,11 @@ def train_classifier(
         )
         counts = {"positives": len(seed_texts) + len(marked), "negatives": len(others) + len(negatives)}
         write_json(path.with_suffix(".json"), {**counts, "validation": figures})
-        classifier.save(path)
+        model.save(path)
     return path, read_json(path.with_suffix(".json"))
 
 
-def score_pages(crawl: Crawl, round_number: int, classifier: pathlib.Path, engine: Engine) -> None:
+def score_pages(crawl: Crawl, round_number: int, model: pathlib.Path, engine: Engine) -> None:
     """Scores every unique page: `scores/round-ROUND-NAME.parquet`."""
     tasks = [
         {
@@ -104,7 +125,7 @@ def score_pages(crawl: Crawl, round_number: int, classifier: pathlib.Path, engin
         }
         for name in crawl.names
     ]
-    engine.run_missing(f"round {round_number}: score", pages.ScorePages, (str(classifier), round_number), tasks)
+    engine.run_missing(f"round {round_number}: score", pages.ScorePages, (str(model), round_number), tasks)
 
 
 def read_benchmarks(workdir: pathlib.Path, pattern: str) -> dict[str, list[BenchmarkText]]:

@@ -67,7 +67,8 @@ def parse_pattern(text: str) -> Pattern:
 
 
 def normalise_address(url: str) -> str | None:
-    """Host, path and query of a URL in the spelling that patterns are compared with; None where it has no host.
+    """Host, path and query of a URL in the spelling that patterns are compared with; None where it has no host, or one
+    that no pattern can name.
 
     Scheme, user, default port, fragment and the slashes at the end of the path are left out, the host is in lower
     case, and every escape is spelled alike; a `*` is escaped.
@@ -75,7 +76,8 @@ def normalise_address(url: str) -> str | None:
     parts = _URL.match(url)
     if parts is None or not parts[1]:
         return None
-    return _normalise_host(parts[1]) + _normalise_path(parts[2], parts[3])
+    host = _normalise_host(parts[1])
+    return host + _normalise_path(parts[2], parts[3]) if host and "!" not in host else None
 
 
 class MarkedPaths:

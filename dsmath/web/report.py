@@ -32,8 +32,8 @@ def read_labels(path: str | os.PathLike) -> dict[str, bool]:
             if not {"url", "is_math"} <= set(rows.fieldnames or ()):
                 raise InputError(f"{path}: config.labels needs the columns url and is_math, separated by tabs")
             return {row["url"]: row["is_math"] == "1" for row in rows if row["is_math"] in ("0", "1")}
-    except OSError as error:
-        raise InputError(f"config.labels={str(path)!r}: cannot be read ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"config.labels={str(path)!r}: cannot be read ({error})") from error
 
 
 def measure_round(crawl: Crawl, round_number: int, labels: Mapping[str, bool]) -> dict[str, Any]:

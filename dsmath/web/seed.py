@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsmath.runs.errors import InputError
@@ -95,7 +96,15 @@ def find_files(pattern: str) -> list[str]:
 
 
 def _count_texts(path: str) -> int:
-    return pq.read_metadata(path).num_rows if path.endswith(".parquet") else sum(1 for _ in _read_file(path))
+    if not path.endswith(".parquet"):
+        return sum(1 for _ in _read_file(path))
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: no Parquet file ({error}); config.seed_texts") from error
+    if "text" not in schema.names:
+        raise InputError(f"{path}: no column 'text' (config.seed_texts)")
+    return pq.read_metadata(path).num_rows
 
 
 def _read_file(path: str) -> Iterator[SeedText]:
@@ -103,18 +112,18 @@ def _read_file(path: str) -> Iterator[SeedText]:
         yield SeedText(pathlib.Path(path).read_text(encoding="utf-8", errors="replace"), "")
     elif path.endswith(".parquet"):
         names = pq.read_schema(path).names
-        if "text" not in names:
-            raise InputError(f"{path}: no column 'text' (config.seed_texts)")
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["text", *({"url"} & set(names))]):
                 for record in batch.to_pylist():
                     yield SeedText(record["text"] or "", dedup.host(record.get("url") or ""))
     else:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     record = json.loads(line)
                     text, url = record["text"], record.get("url") or ""
+                    if not isinstance(text, str):
+                        raise TypeError(f"text is {text!r}")
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise InputError(
                         f"{path}:{number}: no JSON record with a field 'text' (config.seed_texts)"

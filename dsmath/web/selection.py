@@ -16,6 +16,7 @@ from dsmath.web.domains import Domain, find_math_domains
 from dsmath.web.engine import Engine
 from dsmath.web.pages import read_metadata, write_parquet
 from dsmath.web.paths import MarkedPaths
+from dsmath.web.shuffle import key_numbers
 
 BYTES_PER_TOKEN = 4  # of UTF-8; ours, for ranking alone: the corpus is counted in tokens when it is tokenized
 _SELECTION = pa.schema([("collected", pa.bool_()), ("first_round", pa.int16())])
@@ -24,15 +25,15 @@ _HALF = 16  # bits: a score is ranked by the upper half of its bits first, then 
 
 
 class Cut(NamedTuple):
-    """Where the ranking ends: pages with a greater score stay, and those of this score up to an address.
+    """Where the ranking ends: pages with a greater score stay, and those of this score up to a key.
 
     Attributes:
       score: the least score of a page that stays.
-      url: the last address, by the alphabet, that stays at this score; None: all of them.
+      key: the last of the addresses' keys that stays at this score; None: all of them.
     """
 
     score: float
-    url: str | None
+    key: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,11 @@ class Selection:
 
 
 def find_cut(crawl: Crawl, round_number: int, *, min_score: float, max_share: float, max_tokens: float) -> Cut:
-    """Ranks the pages by score, the alphabet deciding among equals, and finds where the top ends.
+    """Ranks the pages by score, the key of the address deciding among equals, and finds where the top ends.
 
-    The ranking is exact and never stands in memory: scores are counted by the bits of their float32, whose order is
-    that of the numbers.
+    The ranking is exact and does not stand in memory: scores are counted by the bits of their float32, whose order is
+    that of the numbers. Pages of the very score at which the ranking ends cost 16 bytes each. Scores pile up at 0 and
+    1; a key is a hash, where the alphabet would prefer some hosts.
 
     Args:
       min_score: least P(math) of a collected page.
@@ -64,19 +66,19 @@ def find_cut(crawl: Crawl, round_number: int, *, min_score: float, max_share: fl
       InputError: no page is left.
     Source: DeepSeekMath §2.1.
     """
-    cuts = [Cut(min_score, None)]
+    cuts = [Cut(float(np.float32(min_score)), None)]
     if max_share < 1:
         cuts.append(_find_top(crawl, round_number, round(max_share * crawl.num_unique), by_bytes=False))
     if max_tokens:
         cuts.append(_find_top(crawl, round_number, max_tokens * BYTES_PER_TOKEN, by_bytes=True))
     score = max(cut.score for cut in cuts)
-    cut = Cut(score, min((cut.url for cut in cuts if cut.score == score and cut.url is not None), default=None))
+    cut = Cut(score, min((cut.key for cut in cuts if cut.score == score and cut.key is not None), default=None))
     best = max(float(pages["score"].max(initial=0)) for pages in _read_scores(crawl, round_number, ()))
     if best < score:
         raise InputError(
             f"config.min_score={min_score}, config.max_share={max_share}, config.max_tokens={max_tokens:g}: nothing "
-            f"was collected; the best of {crawl.num_unique} pages scores {best:.3g}: lower min_score, raise max_share "
-            "or max_tokens, or give config.seed_texts that are nearer to the crawl"
+            f"was collected; the best of {crawl.num_unique} pages scores {best:.3g}: in a new --workdir, lower "
+            "min_score, raise max_share or max_tokens, or give config.seed_texts that are nearer to the crawl"
         )
     return cut
 
@@ -99,14 +101,17 @@ def select_pages(crawl: Crawl, round_number: int, cut: Cut, engine: Engine, *, m
         for name in crawl.names
     ]
     engine.run_missing(f"round {round_number}: select", SelectPages, (round_number, *cut), tasks, is_light=True)
-    counts = [read_metadata(task["output"], "counts") for task in tasks]
+    collected = already = 0
     by_domain: dict[str, list[float]] = {}
-    for count in counts:
-        for domain, figures in count["domains"].items():
+    for task in tasks:
+        counts = read_metadata(task["output"], "counts")
+        collected += counts["collected"]
+        already += counts["already"]
+        for domain, figures in counts["domains"].items():
             by_domain[domain] = [a + b for a, b in zip(by_domain.get(domain, (0, 0, 0.0)), figures, strict=True)]
     return Selection(
-        collected=sum(count["collected"] for count in counts),
-        already=sum(count["already"] for count in counts) if round_number > 1 else None,
+        collected=collected,
+        already=already if round_number > 1 else None,
         domains=find_math_domains(by_domain, min_share=math_domain_share),
     )
 
@@ -141,25 +146,23 @@ class SelectPages:
 
     Args:
       round_number: counts from 1.
-      score, url: the cut.
+      score, key: the cut.
     """
 
-    def __init__(self, round_number: int, score: float, url: str | None):
-        self._round, self._cut = round_number, Cut(score, url)
+    def __init__(self, round_number: int, score: float, key: int | None):
+        self._round, self._cut = round_number, Cut(score, key)
 
     def run(self, task: Mapping[str, Any]) -> None:
         """Writes `task["output"]`, with the file's counts as its metadata."""
-        scores = pq.read_table(task["scores"], columns=["url", "score"])
+        score_N = pq.read_table(task["scores"], columns=["score"])["score"].to_numpy()
         rows = pq.read_table(task["unique"])["row"]
-        domain_N = pq.read_table(task["pages"], columns=["domain"])["domain"].take(rows)
-        score_N = scores["score"].to_numpy()
+        pages = pq.read_table(task["pages"], columns=["domain", "url_key"]).take(rows)
         collected_N = score_N > self._cut.score
         at_cut = np.flatnonzero(score_N == np.float32(self._cut.score))
-        if self._cut.url is None:
+        if self._cut.key is None:
             collected_N[at_cut] = True
         else:
-            urls = scores["url"].take(pa.array(at_cut)).to_pylist()
-            collected_N[at_cut] = [url <= self._cut.url for url in urls]
+            collected_N[at_cut] = key_numbers(pages["url_key"])[at_cut] <= np.uint64(self._cut.key)
         first_N, already = np.zeros(len(score_N), np.int16), 0
         if task["previous"]:
             before = pq.read_table(task["previous"])
@@ -169,7 +172,7 @@ class SelectPages:
         counts = {
             "collected": int(collected_N.sum()),
             "already": already,
-            "domains": _count_domains(domain_N, collected_N, score_N),
+            "domains": _count_domains(pages["domain"], collected_N, score_N),
         }
         columns = [{"collected": collected_N, "first_round": first_N}]
         write_parquet(task["output"], _SELECTION, columns, lambda: {"counts": counts})
@@ -253,17 +256,17 @@ def _find_top(crawl: Crawl, round_number: int, budget: float, *, by_bytes: bool)
         weights(lambda bits_N: np.where(bits_N >> _HALF == upper, bits_N & (2**_HALF - 1), 2**_HALF)), left
     )
     score = np.array([upper << _HALF | lower], np.uint32).view(np.float32)[0]
-    ties: list[tuple[str, int]] = []
-    for pages in _read_scores(crawl, round_number, ("url", *columns)):
-        tied = np.flatnonzero(pages["score"] == score)
-        tied_bytes = pages["bytes"][tied].tolist() if by_bytes else [1] * len(tied)
-        ties.extend(zip(pages["url"].take(pa.array(tied)).to_pylist(), tied_bytes, strict=True))
-    last = None
-    for url, weight in sorted(ties):
-        if weight > left:
-            break
-        last, left = url, left - weight
-    return Cut(float(score), last) if last is not None else Cut(float(np.nextafter(score, np.float32(2))), None)
+    keys, weights_of_ties = [], []
+    for pages in _read_scores(crawl, round_number, ("url_key", *columns)):
+        tied_N = pages["score"] == score
+        keys.append(key_numbers(pages["url_key"])[tied_N])
+        weights_of_ties.append(pages["bytes"][tied_N] if by_bytes else np.ones(len(keys[-1]), np.int32))
+    key_T, weight_T = np.concatenate(keys), np.concatenate(weights_of_ties).astype(np.int64)
+    order_T = np.argsort(key_T)
+    count = int(np.searchsorted(np.cumsum(weight_T[order_T]), left, side="right"))  # that fit
+    if not count:
+        return Cut(float(np.nextafter(score, np.float32(2))), None)
+    return Cut(float(score), int(key_T[order_T[count - 1]]))
 
 
 def _read_scores(crawl: Crawl, round_number: int, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

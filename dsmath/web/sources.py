@@ -81,7 +81,7 @@ def find_inputs(pattern: str, *, base_url: str = COMMON_CRAWL, max_files: int = 
     found: set[str] = set()
     for source in located:
         found.update(_read_listing(source, base_url) if _is_listing(source) else (source,))
-    if not any(_is_remote(source) or _local_size(source) for source in found):
+    if not any(is_remote(source) or _local_size(source) for source in found):
         raise InputError(f"config.input: the files of {pattern!r} are empty; give WARC or WET files with records")
     return sorted(found)[: max_files or None]
 
@@ -110,7 +110,7 @@ def identify(source: str) -> str:
     Raises:
       InputError: the source cannot be reached.
     """
-    if not _is_remote(source):
+    if not is_remote(source):
         return fingerprint(source)
     if _WILDCARDS.search(source) and _is_bucket(source):
         lines = sorted(f"{meta['path']} {_version(meta)}" for meta in _list_bucket(source))
@@ -127,7 +127,7 @@ def open_local(source: str) -> Iterator[pathlib.Path]:
     Raises:
       InputError: the source cannot be reached, changes meanwhile, or is longer than the temporary folder has room.
     """
-    if not _is_remote(source):
+    if not is_remote(source):
         yield pathlib.Path(source)
         return
     with tempfile.TemporaryFile(buffering=0) as copy:
@@ -203,7 +203,8 @@ def _scheme(source: str) -> str:
     return source.partition("://")[0].lower() if "://" in source else ""
 
 
-def _is_remote(source: str) -> bool:
+def is_remote(source: str) -> bool:
+    """Whether a source is an address, and no path."""
     return bool(_scheme(source))
 
 

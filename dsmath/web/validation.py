@@ -49,8 +49,7 @@ def train_validated(
     Raises:
       InputError: as `Classifier.train`.
     """
-    if folds < 0 or folds == 1:
-        raise InputError(f"config.validation_folds={folds}: give 0 for no validation, or at least 2")
+    check_folds(folds)
     chosen = Settings(**settings)
     with spool(positives, negatives, positive_hosts, negative_hosts) as texts:
         rows = texts.choose(max_per_host, chosen.seed)
@@ -71,6 +70,16 @@ def train_validated(
     if "calibration" in figures:
         model.calibrate(figures["calibration"]["factor"], figures["calibration"]["shift"])
     return model, figures
+
+
+def check_folds(folds: int) -> None:
+    """Refuses a number of folds that holds nothing out.
+
+    Raises:
+      InputError: below 0, or 1.
+    """
+    if folds < 0 or folds == 1:
+        raise InputError(f"config.validation_folds={folds}: give 0 for no validation, or at least 2")
 
 
 def validate(texts: TrainingTexts, rows: np.ndarray, settings: Settings, folds: int) -> dict[str, Any]:
@@ -160,10 +169,10 @@ def fit_calibration(logit_N: np.ndarray, is_math_N: np.ndarray, num_domains: int
     return float(np.exp(log_factor)), float(shift)
 
 
-def measure(score_N: np.ndarray, is_math_N: np.ndarray, threshold: float = THRESHOLD) -> dict[str, float]:
+def measure(score_N: np.ndarray, is_math_N: np.ndarray, threshold: float = THRESHOLD) -> dict[str, float | None]:
     """Precision, recall and F1 of the pages from a score on, and the area under the ROC curve.
 
-    The area is the chance that a page of mathematics scores above another page, ties counting one half; NaN where
+    The area is the chance that a page of mathematics scores above another page, ties counting one half; None where
     one label is absent.
     """
     found_N = score_N >= threshold
@@ -174,7 +183,7 @@ def measure(score_N: np.ndarray, is_math_N: np.ndarray, threshold: float = THRES
         "precision": num_right / max(num_found, 1),
         "recall": num_right / max(num_math, 1),
         "f1": 2 * num_right / max(num_found + num_math, 1),
-        "auc": float(rank_sum - num_math * (num_math + 1) / 2) / num_pairs if num_pairs else float("nan"),
+        "auc": float(rank_sum - num_math * (num_math + 1) / 2) / num_pairs if num_pairs else None,
     }
 
 

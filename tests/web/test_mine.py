@@ -1,6 +1,5 @@
 """Mining a tiny crawl from end to end: what is collected, what stands on disk, kills, bad input."""
 
-import contextlib
 import io
 import json
 import os
@@ -24,7 +23,7 @@ from dsmath.web import crawl, library_docs, mine, seed, validation
 from dsmath.web.engine import Engine
 from dsmath.web.language import detect_language
 from dsmath.web.paths import read_marked_paths
-from experiments.mine import run
+from experiments.mine import FREE, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ["the", "of", "and", "with", "from", "that", "which", "where", "here", "there", "page", "text", "over"]
@@ -228,8 +227,9 @@ def test_people_are_waited_for_and_then_the_run_goes_on(finished, inputs, tmp_pa
         with pytest.raises(Paused, match=rf"round {round_number} waits for marks[^$]*experiments\.annotate --workdir="):
             driver.run_stage("mine", run, config, str(tmp_path / "run"))
         (tmp_path / "run" / f"marked_paths-{round_number}.json").write_text('["math.example.org/algebra"]\n')
-    with contextlib.suppress(Paused):
-        driver.run_stage("mine", run, config, str(tmp_path / "run"))
+    config.annotation = "none"  # enough of it
+    driver.run_stage("mine", run, config, str(tmp_path / "run"), FREE)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["annotation"] == "none"
     pages = pq.read_table(tmp_path / "run" / "offers" / "round-1.parquet").to_pylist()
     assert {page["domain"] for page in pages} == {"example.org"} and {page["collected"] for page in pages} == {
         True,
@@ -294,7 +294,7 @@ def test_damaged_file_is_counted_and_the_rest_is_read(inputs, tmp_path, caplog):
     (tmp_path / "crawl-0.warc.gz").write_bytes(whole[: len(whole) - 60])
     (tmp_path / "crawl-1.warc.gz").write_bytes(b"no archive at all")
     files = [str(path) for path in sorted(tmp_path.glob("*.gz"))]
-    pages = crawl.read(files, tmp_path, Engine(), min_words=20, languages=[], threshold=0.8)
+    pages = crawl.read(files, tmp_path, Engine(), min_words=20, languages=[], threshold=0.8, pages_per_task=100)
     assert pages.skipped["damaged"] == 2 and pages.num_pages > 30
     assert "crawl-1.warc.gz: 1 damaged records were left out" in caplog.text
 
@@ -342,7 +342,15 @@ def test_first_negatives_are_embedded_and_later_ones_come_from_other_domains(inp
 def test_crawl_without_a_page_is_refused(tmp_path):
     _write_warc(tmp_path / "crawl.warc.gz", [("https://example.org/", "too short")])
     with pytest.raises(InputError, match="no readable page"):
-        crawl.read([str(tmp_path / "crawl.warc.gz")], tmp_path, Engine(), min_words=20, languages=[], threshold=0.8)
+        crawl.read(
+            [str(tmp_path / "crawl.warc.gz")],
+            tmp_path,
+            Engine(),
+            min_words=20,
+            languages=[],
+            threshold=0.8,
+            pages_per_task=100,
+        )
 
 
 @pytest.mark.parametrize(
@@ -358,6 +366,10 @@ def test_crawl_without_a_page_is_refused(tmp_path):
         ("classifier_file", __file__, "fastText model"),
         ("engine", "dask", "native, ray"),
         ("max_files", -1, "config.max_files"),
+        ("max_rounds", 0, "config.max_rounds"),
+        ("max_share", -0.1, "config.max_share"),
+        ("validation_folds", 1, "config.validation_folds"),
+        ("near_duplicate_threshold", 0.2, "config.near_duplicate_threshold"),
     ],
 )
 def test_absent_input_is_refused_at_the_start(inputs, tmp_path, field, value, message):

@@ -55,7 +55,10 @@ class Offers:
                 batches = [batch.filter(batch["is_math"]) for batch in file.iter_batches(columns=_DOMAIN_COLUMNS)]
             pq.read_schema(self._pages)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{domains}: cannot be read ({_first_line(error)}); run the round again") from error
+            raise InputError(
+                f"{domains} or {self._pages}: cannot be read ({_first_line(error)}); remove both and run the line of "
+                "mining again"
+            ) from error
         found = [OfferedDomain(*row.values()) for batch in batches for row in batch.select(_SHOWN).to_pylist()]
         self.domains = {one.domain: one for one in sorted(found, key=lambda one: (-one.gain, one.domain))}
 
