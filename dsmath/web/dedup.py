@@ -73,11 +73,6 @@ def text_key(text: str) -> bytes:
     return _digest(content.translate(None, delete=_WHITE))
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words; each CJK character is one."""
-    return _WORD.findall(text.lower())
-
-
 def has_words(text: str, least: int) -> bool:
     """Whether a text has that many words; reads no further."""
     return least < 1 or next(itertools.islice(_WORD.finditer(text), least - 1, None), None) is not None

@@ -9,17 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-_OFFERS = pa.schema(
-    [
-        ("domain", pa.string()),
-        ("url", pa.string()),
-        ("host", pa.string()),
-        ("score", pa.float32()),
-        ("collected", pa.bool_()),
-        ("file", pa.string()),
-        ("row", pa.int64()),
-    ]
-)
+from dsmath.web.offers import OFFERS
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +49,7 @@ def _make_mining_workdir(
     rows.sort(key=lambda row: (row["domain"], row["url"]))
     name = f"round-{round_number}.parquet"
     pq.write_table(pa.Table.from_pylist(domains), folder / "domains" / name)
-    pq.write_table(pa.Table.from_pylist(rows, schema=_OFFERS), folder / "offers" / name, row_group_size=1000)
+    pq.write_table(pa.Table.from_pylist(rows, schema=OFFERS), folder / "offers" / name, row_group_size=1000)
     (folder / "config.json").write_text(json.dumps({"stage": "mine"}))
     return folder
 

@@ -369,14 +369,8 @@ def _spread(count: int, wanted: int) -> list[int]:
 
 def _typeset_paragraphs(text: str) -> str:
     """Escaped HTML with MathML, a paragraph for what stands between blank lines."""
-    paragraphs = []
-    for paragraph in _BLANK_LINES.split(text):
-        try:
-            shown = typeset(paragraph, len(paragraph))
-        except RecursionError:  # formulas nested beyond all measure
-            shown = paragraph
-        paragraphs.append(Markup("<p>{}</p>").format(shown))
-    return str(Markup("").join(paragraphs))
+    shown = (typeset(paragraph, len(paragraph)) for paragraph in _BLANK_LINES.split(text))
+    return str(Markup("").join(map(Markup("<p>{}</p>").format, shown)))
 
 
 def _event(event: Event) -> dict[str, Any]:

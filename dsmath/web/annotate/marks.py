@@ -111,10 +111,6 @@ class Marks:
         if version != _VERSION:
             raise InputError(f"{path}: a store of version {version}, not {_VERSION}; move the file away")
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
-
     def add(
         self, *, domain: str, pattern: str, verdict: str, user: str, round_number: int, note: str = "",
         suggested: bool = False,
