@@ -130,7 +130,7 @@ def test_files_are_chosen_by_globs_and_left_out(tmp_path):
         ("bad.csv", b"a,b\n1,2\n", "it has a, b, known are"),
         ("bad.csv", b'question\n"not closed', "damaged CSV"),
         ("bad.jsonl", '{"question": "né"}'.encode("latin-1"), r"not UTF-8 \(byte 15\)"),
-        ("bad.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 50)[:-12], "gzip file is damaged"),
+        ("bad.jsonl.gz", gzip.compress(b'{"question": "Q"}' * 50, mtime=0)[:-12], "gzip file is damaged"),
         ("bad.jsonl.gz", b"no gzip", "cannot be read"),
         ("bad.parquet", b"no parquet", "not a readable Parquet file"),
     ],
