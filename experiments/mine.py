@@ -15,7 +15,7 @@ from dsmath.web.benchmark_texts import find_files
 from dsmath.web.classifier import Classifier
 from dsmath.web.engine import Engine
 
-# What a resumed run may change: nothing that it has made depends on them.
+# What a resumed run may change: the marks of the rounds that are over are kept, and results depend on no engine.
 FREE = ("annotation", "auto", "engine", "marked_paths", "workers")
 
 

@@ -54,6 +54,11 @@ class Crawl:
         """The file of the rows of the pages that stay."""
         return self.workdir / "unique" / f"{name}.parquet"
 
+    def task(self, name: str, output: pathlib.Path, **files: str | pathlib.Path) -> dict[str, str]:
+        """A worker's task on a crawl file: its pages, those that stay, what is written, and other files by role."""
+        named = {"pages": self.pages(name), "unique": self.unique(name), "output": output, **files}
+        return {role: str(path) for role, path in named.items()}
+
     def rows(self, name: str) -> np.ndarray:
         """int64 [unique pages of the file]: their rows in `pages`, ascending."""
         return pq.read_table(self.unique(name))["row"].to_numpy()

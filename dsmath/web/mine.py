@@ -117,14 +117,7 @@ def train_classifier(
 
 def score_pages(crawl: Crawl, round_number: int, model: pathlib.Path, engine: Engine) -> None:
     """Scores every unique page: `scores/round-ROUND-NAME.parquet`."""
-    tasks = [
-        {
-            "pages": str(crawl.pages(name)),
-            "unique": str(crawl.unique(name)),
-            "output": str(selection.scores_file(crawl, round_number, name)),
-        }
-        for name in crawl.names
-    ]
+    tasks = [crawl.task(name, selection.scores_file(crawl, round_number, name)) for name in crawl.names]
     engine.run_missing(f"round {round_number}: score", pages.ScorePages, (str(model), round_number), tasks)
 
 
@@ -162,14 +155,13 @@ def write_corpus(crawl: Crawl, round_number: int, decontaminator: str, engine: E
     """
     removed = [crawl.workdir / "removed" / f"{name}.parquet" for name in crawl.names]
     tasks = [
-        {
-            "pages": str(crawl.pages(name)),
-            "unique": str(crawl.unique(name)),
-            "scores": str(selection.scores_file(crawl, round_number, name)),
-            "selection": str(selection.selection_file(crawl, round_number, name)),
-            "contaminated": str(path),
-            "output": str(crawl.workdir / "corpus" / f"{name}.parquet"),
-        }
+        crawl.task(
+            name,
+            crawl.workdir / "corpus" / f"{name}.parquet",
+            scores=selection.scores_file(crawl, round_number, name),
+            selection=selection.selection_file(crawl, round_number, name),
+            contaminated=path,
+        )
         for name, path in zip(crawl.names, removed, strict=True)
     ]
     engine.run_missing("write corpus", pages.WriteCorpus, (decontaminator,), tasks)

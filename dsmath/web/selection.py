@@ -91,13 +91,12 @@ def select_pages(crawl: Crawl, round_number: int, cut: Cut, engine: Engine, *, m
       math_domain_share: a domain is mathematical where more of its pages were collected.
     """
     tasks = [
-        {
-            "pages": str(crawl.pages(name)),
-            "unique": str(crawl.unique(name)),
-            "scores": str(scores_file(crawl, round_number, name)),
-            "previous": str(selection_file(crawl, round_number - 1, name)) if round_number > 1 else "",
-            "output": str(selection_file(crawl, round_number, name)),
-        }
+        crawl.task(
+            name,
+            selection_file(crawl, round_number, name),
+            scores=scores_file(crawl, round_number, name),
+            previous=selection_file(crawl, round_number - 1, name) if round_number > 1 else "",
+        )
         for name in crawl.names
     ]
     engine.run_missing(f"round {round_number}: select", SelectPages, (round_number, *cut), tasks, is_light=True)
@@ -127,13 +126,12 @@ def mark_pages(crawl: Crawl, round_number: int, domains: list[Domain], marked: M
     Source: DeepSeekMath §2.1.
     """
     tasks = [
-        {
-            "pages": str(crawl.pages(name)),
-            "unique": str(crawl.unique(name)),
-            "selection": str(selection_file(crawl, round_number, name)),
-            "previous": str(positives_file(crawl, round_number - 1, name)) if round_number > 1 else "",
-            "output": str(positives_file(crawl, round_number, name)),
-        }
+        crawl.task(
+            name,
+            positives_file(crawl, round_number, name),
+            selection=selection_file(crawl, round_number, name),
+            previous=positives_file(crawl, round_number - 1, name) if round_number > 1 else "",
+        )
         for name in crawl.names
     ]
     settings = (marked.patterns, [domain.domain for domain in domains if domain.is_math])
