@@ -141,7 +141,7 @@ def _state_dict(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
     ours = jax.tree.map(np.asarray, params["params"])
     blocks, width = ours["blocks"], config.width
     state = {
-        "model.embed_tokens.weight": ours["embedding"] * width**0.5,  # ours scales after the look-up
+        "model.embed_tokens.weight": ours["embedding"],
         "model.norm.weight": ours["final_norm"]["scale"],
         "lm_head.weight": ours["output"].T,
     }

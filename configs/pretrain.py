@@ -42,10 +42,19 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "mlp_width": {"nano": 352, "1b3": 5504, "7b": 11008}[preset],
             "norm_eps": 1e-6,
             "rope_theta": 10000.0,
+            "rope_scaling": {
+                "kind": "none",  # or linear, llama3
+                "factor": 1.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_length": 4096,
+            },
+            "attention_bias": False,
             "tied": False,
             "dtype": "float32" if preset == "nano" else "bfloat16",
-            "remat": preset != "nano",
-            "attention": "xla",
+            "param_dtype": "float32",
+            "remat": "none" if preset == "nano" else "full",  # or minimal, dots, offload
+            "attention": "xla",  # cudnn on NVIDIA, splash on TPU
         }
     )
 

@@ -30,7 +30,7 @@ def shared_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def make_model_config():
     """(changes) -> the config of a tiny decoder: two layers, width 32, grouped heads."""
-    from dsmath.model.transformer import ModelConfig
+    from dsmath.model.config import ModelConfig
 
     fields = {
         "vocab_size": 64,
@@ -42,9 +42,18 @@ def make_model_config():
         "mlp_width": 48,
         "norm_eps": 1e-6,
         "rope_theta": 10000.0,
+        "rope_scaling": {
+            "kind": "none",
+            "factor": 1.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_length": 8192,
+        },
+        "attention_bias": False,
         "tied": True,
         "dtype": "float32",
-        "remat": False,
+        "param_dtype": "float32",
+        "remat": "none",
         "attention": "xla",
     }
     return lambda **changes: ModelConfig.create(fields | changes)

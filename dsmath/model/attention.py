@@ -1,21 +1,44 @@
 """Rotary positions and attention: over whole sequences, and of samples that share a prefix."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dsmath.model import splash
+from dsmath.model.config import RopeScaling
 
-def rotate(x: Array, positions: Array, theta: float) -> Array:
+
+def rotary_frequencies(half: int, theta: float, scaling: RopeScaling) -> Array:
+    """Angles a position, float32 [half].
+
+    Args:
+      half: half of the head's size.
+      theta: base of the frequencies.
+      scaling: of a stretched context.
+    Source: Su et al. 2021; DeepSeekMath's architecture table (theta 10000).
+    """
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    if scaling.kind == "llama3":
+        # 1 for wavelengths that the original context held many times, 0 for those that it held less than once.
+        turns = scaling.original_length * frequencies / (2 * math.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+        return (1 - kept) * frequencies / scaling.factor + kept * frequencies
+    return frequencies
+
+
+def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
     """Applies rotary position embedding (the half-split layout of Hugging Face's Llama).
 
     Args:
       x: [batch, length, heads, head_dim].
       positions: int32 [batch, length].
-      theta: base of the frequencies.
-    Source: Su et al. 2021; DeepSeekMath's architecture table (theta 10000).
+      frequencies: float32 [head_dim / 2], of `rotary_frequencies`.
     """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [half]
     angles = positions[..., None, None].astype(jnp.float32) * frequencies  # [batch, length, 1, half]
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -37,18 +60,21 @@ def causal_mask(segment_ids: Array) -> Array:
     return same & causal
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array, implementation: str) -> Array:
-    """Scaled dot-product attention, softmax in float32.
+def attend(query: Array, key: Array, value: Array, segment_ids: Array, implementation: str) -> Array:
+    """Causal scaled dot-product attention within segments, softmax in float32.
 
     Args:
       query: [batch, length, heads, head_dim].
       key, value: [batch, length, kv_heads, head_dim]; heads is a multiple of kv_heads.
-      mask: bool [batch, length, length].
-      implementation: "xla" or "cudnn".
+      segment_ids: int32 [batch, length]; segment 0 is padding.
+      implementation: "xla", "cudnn" or "splash".
     Returns:
       [batch, length, heads, head_dim].
     """
-    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
+    if implementation == "splash":
+        return splash.attend(query, key, value, segment_ids)
+    mask = causal_mask(segment_ids)[:, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
 def attend_with_prefix(

@@ -1,7 +1,7 @@
 """The decoder: RMSNorm, rotary attention with grouped heads, SwiGLU, layers scanned. Pure `init` and `apply`."""
 
-import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,63 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from dsmath.model import attention
+from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import constrain
-from dsmath.runs.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Shape and numerics of the decoder; the values stand in `configs/`.
-
-    Attributes:
-      vocab_size, num_layers, width, num_heads, num_kv_heads, head_dim, mlp_width: the shape.
-      norm_eps: epsilon of RMSNorm.
-      rope_theta: base of the rotary frequencies.
-      tied: whether the output matrix is the embedding's.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      remat: whether a layer's activations are computed again in the backward pass.
-      attention: "xla" or "cudnn".
-    """
-
-    vocab_size: int
-    num_layers: int
-    width: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    mlp_width: int
-    norm_eps: float
-    rope_theta: float
-    tied: bool
-    dtype: str
-    remat: bool
-    attention: str
-
-    @classmethod
-    def create(cls, fields: Mapping[str, Any]) -> "ModelConfig":
-        """Builds and checks a config from a mapping, such as `config.model` or a checkpoint's record."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != known:
-            wrong = sorted(set(fields) ^ known)
-            raise InputError(f"config.model: {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}")
-        config = cls(**fields)
-        for field in ("vocab_size", "num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width"):
-            if fields[field] < 1:
-                raise InputError(f"config.model.{field}: {fields[field]} must be at least 1")
-        if config.num_heads % config.num_kv_heads:
-            raise InputError(
-                f"config.model.num_kv_heads: {config.num_kv_heads} does not divide num_heads {config.num_heads}"
-            )
-        if config.head_dim % 2:
-            raise InputError(f"config.model.head_dim: {config.head_dim} must be even for rotary positions")
-        if config.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"config.model.dtype: {config.dtype!r} is neither 'float32' nor 'bfloat16'")
-        if config.attention not in ("xla", "cudnn"):
-            raise InputError(f"config.model.attention: {config.attention!r} is neither 'xla' nor 'cudnn'")
-        return config
-
 
 KeysValues = tuple[Array, Array]
 
@@ -87,11 +35,66 @@ class Cache:
     index: Array
 
 
+_POLICIES = {
+    "minimal": jax.checkpoint_policies.dots_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+
+
+def rematerialize(function: Callable, name: str, wrap: Callable = jax.checkpoint) -> Callable:
+    """Computes a layer's activations again in the backward pass, but for those that the policy keeps.
+
+    Args:
+      function: of a layer.
+      name: of the policy, `ModelConfig.remat`.
+      wrap: `jax.checkpoint`, or Flax's `nn.remat` for modules.
+    """
+    return function if name == "none" else wrap(function, policy=_POLICIES[name], prevent_cse=False)
+
+
+def multiply(x: Array, weight: Array, contracted: int = 1) -> Array:
+    """Contracts the last `contracted` axes of x with the first ones of a weight.
+
+    Rows stand in one axis where no mesh axis divides their length: on a CPU XLA then takes 2/3 of the time for the
+    gradient, which sums over rows.
+
+    Args:
+      x: [..., fan-in axes].
+      weight: [fan-in axes, fan-out axes].
+    Returns:
+      [..., fan-out axes].
+    """
+    rows, fan_out = x.shape[: x.ndim - contracted], weight.shape[contracted:]
+    matrix = weight.astype(x.dtype).reshape(math.prod(weight.shape[:contracted]), -1)
+    mesh = jax.sharding.get_abstract_mesh()
+    flat = mesh.empty or mesh.shape["sequence"] == 1
+    x = x.reshape(*((-1,) if flat else rows), matrix.shape[0])
+    return (x @ matrix).reshape(*rows, *fan_out)
+
+
 def _weight(*axes: str, scale: float = 1.0, fan_in: tuple[int, ...] = (0,)):
     """A variance-scaled normal initialiser that carries its logical axes."""
     out = tuple(axis for axis in range(len(axes)) if axis not in fan_in)
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal", in_axis=fan_in, out_axis=out)
     return nn.with_partitioning(init, axes)
+
+
+class _Adapted(nn.Module):
+    """A module whose weights may have low-rank adapters beside them: see `dsmath.train.lora`."""
+
+    def adapt(self, name: str, weight: Array) -> Array:
+        """The weight, plus the product of its adapters where the parameters hold them."""
+        if not self.has_variable("params", f"{name}_lora_a"):
+            return weight
+        down, up = (self.get_variable("params", f"{name}_lora_{part}") for part in "ab")
+        return weight + jnp.tensordot(down, up, 1).astype(weight.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -101,37 +104,51 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.with_partitioning(nn.initializers.ones, ("norm",)), (x.shape[-1],))
+        ones = nn.with_partitioning(nn.initializers.ones, ("norm",))
+        scale = self.param("scale", ones, (x.shape[-1],), self.config.param_dtype)
         x32 = x.astype(jnp.float32)
         x32 *= jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_eps)
         return (x32 * scale).astype(x.dtype)
 
 
-class Attention(nn.Module):
+class Attention(_Adapted):
     """Rotary self-attention with grouped key and value heads."""
 
     config: ModelConfig
 
     def setup(self):
         c = self.config
-        queries, keys = (c.width, c.num_heads, c.head_dim), (c.width, c.num_kv_heads, c.head_dim)
-        self.q = self.param("q", _weight("embed", "heads", "head_dim"), queries)
-        self.k = self.param("k", _weight("embed", "kv_heads", "head_dim"), keys)
-        self.v = self.param("v", _weight("embed", "kv_heads", "head_dim"), keys)
+        shapes = {"q": (c.num_heads, c.head_dim), "k": (c.num_kv_heads, c.head_dim), "v": (c.num_kv_heads, c.head_dim)}
+        axes = {"q": ("heads", "head_dim"), "k": ("kv_heads", "head_dim"), "v": ("kv_heads", "head_dim")}
+        self.inputs = {
+            name: self.param(name, _weight("embed", *axes[name]), (c.width, *shapes[name]), c.param_dtype)
+            for name in shapes
+        }
+        zeros = nn.initializers.zeros
+        self.biases = {
+            name: self.param(f"{name}_bias", nn.with_partitioning(zeros, axes[name]), shapes[name], c.param_dtype)
+            for name in (shapes if c.attention_bias else ())
+        }
         # Residual branches start small, so that the depth does not set the scale of the stream (GPT-2's rule).
         out = _weight("heads", "head_dim", "embed", scale=0.5 / c.num_layers, fan_in=(0, 1))
-        self.out = self.param("out", out, (c.num_heads, c.head_dim, c.width))
+        self.out = self.param("out", out, (c.num_heads, c.head_dim, c.width), c.param_dtype)
 
     def _project(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
-        weights = (w.astype(x.dtype) for w in (self.q, self.k, self.v))
-        query, key, value = (jnp.einsum("...d,dhk->...hk", x, w) for w in weights)
-        theta = self.config.rope_theta
-        return attention.rotate(query, positions, theta), attention.rotate(key, positions, theta), value
+        projected = {name: multiply(x, self.adapt(name, weight)) for name, weight in self.inputs.items()}
+        for name, bias in self.biases.items():
+            projected[name] += bias.astype(x.dtype)
+        c = self.config
+        frequencies = attention.rotary_frequencies(c.head_dim // 2, c.rope_theta, c.rope_scaling)
+        query, key = (attention.rotate(projected[name], positions, frequencies) for name in "qk")
+        return query, key, projected["v"]
 
-    def __call__(self, x: Array, positions: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+    def _output(self, attended: Array) -> Array:
+        return multiply(attended, self.adapt("out", self.out), contracted=2)
+
+    def __call__(self, x: Array, positions: Array, segment_ids: Array) -> tuple[Array, KeysValues]:
         query, key, value = self._project(x, positions)
-        attended = attention.attend(query, key, value, mask, self.config.attention)
-        return jnp.einsum("blhk,hkd->bld", attended, self.out.astype(x.dtype)), (key, value)
+        attended = attention.attend(query, key, value, segment_ids, self.config.attention)
+        return self._output(attended), (key, value)
 
     def extend(
         self, x: Array, positions: Array, prefix: KeysValues, prefix_mask: Array, past: KeysValues | None, index: Array
@@ -148,10 +165,10 @@ class Attention(nn.Module):
             )
         visible = jnp.arange(key.shape[2]) <= index + jnp.arange(x.shape[2])[:, None]  # [length, suffix_length]
         attended = attention.attend_with_prefix(query, prefix, prefix_mask, (key, value), visible)
-        return jnp.einsum("qgthk,hkd->qgtd", attended, self.out.astype(x.dtype)), (key, value)
+        return self._output(attended), (key, value)
 
 
-class MLP(nn.Module):
+class MLP(_Adapted):
     """SwiGLU."""
 
     config: ModelConfig
@@ -159,11 +176,12 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c = self.config
-        gate = self.param("gate", _weight("embed", "mlp"), (c.width, c.mlp_width))
-        up = self.param("up", _weight("embed", "mlp"), (c.width, c.mlp_width))
-        down = self.param("down", _weight("mlp", "embed", scale=0.5 / c.num_layers), (c.mlp_width, c.width))
-        gate, up, down = (w.astype(x.dtype) for w in (gate, up, down))
-        return (nn.silu(x @ gate) * (x @ up)) @ down
+        down = _weight("mlp", "embed", scale=0.5 / c.num_layers)
+        gate = self.param("gate", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
+        up = self.param("up", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
+        down = self.param("down", down, (c.mlp_width, c.width), c.param_dtype)
+        hidden = nn.silu(multiply(x, self.adapt("gate", gate))) * multiply(x, self.adapt("up", up))
+        return multiply(hidden, self.adapt("down", down))
 
 
 class Block(nn.Module):
@@ -177,9 +195,9 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(self.config)
         self.mlp = MLP(self.config)
 
-    def __call__(self, x: Array, positions: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
-        x = constrain(x, "batch", "length", None)
-        attended, keys_values = self.attention(self.attention_norm(x), positions, mask)
+    def __call__(self, x: Array, positions: Array, segment_ids: Array) -> tuple[Array, KeysValues]:
+        x = checkpoint_name(constrain(x, "batch", "length", None), "layer_input")
+        attended, keys_values = self.attention(self.attention_norm(x), positions, segment_ids)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), keys_values
 
@@ -206,10 +224,9 @@ class Transformer(nn.Module):
     def setup(self):
         c = self.config
         embedding = nn.with_partitioning(nn.initializers.normal(c.width**-0.5), ("vocab", "embed"))
-        self.embedding = self.param("embedding", embedding, (c.vocab_size, c.width))
-        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        self.embedding = self.param("embedding", embedding, (c.vocab_size, c.width), c.param_dtype)
         self.blocks = nn.scan(
-            block,
+            rematerialize(Block, c.remat, nn.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
@@ -218,7 +235,7 @@ class Transformer(nn.Module):
         )(c)
         self.final_norm = RMSNorm(c)
         if not c.tied:
-            self.output = self.param("output", _weight("embed", "vocab"), (c.width, c.vocab_size))
+            self.output = self.param("output", _weight("embed", "vocab"), (c.width, c.vocab_size), c.param_dtype)
 
     def __call__(self, tokens: Array, positions: Array, segment_ids: Array) -> tuple[Array, tuple[Array, Array]]:
         """Runs whole sequences.
@@ -229,18 +246,22 @@ class Transformer(nn.Module):
           hidden [batch, length, width] and keys, values [layers, batch, length, kv_heads, head_dim].
         """
         x = self.embed(tokens)
-        x, keys_values = self.blocks(x, positions, attention.causal_mask(segment_ids))
+        x, keys_values = self.blocks(x, positions, segment_ids)
         return self.final_norm(x), keys_values
 
     def embed(self, tokens: Array) -> Array:
         """tokens int32 [...] -> [..., width]."""
-        # The stream starts at unit scale whatever the width is; a tied output matrix wants the small embedding.
-        return (self.embedding[tokens] * self.config.width**0.5).astype(self.config.dtype)
+        # Gathered over fsdp before the look-up: the compiler would otherwise gather what was looked up.
+        table = constrain(self.embedding.astype(self.config.dtype), "vocab", None)
+        return table[tokens]
 
     def logits(self, hidden: Array) -> Array:
         """hidden [..., width] -> float32 [..., vocab]."""
-        weight = self.embedding.T if self.config.tied else self.output
-        return jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return jnp.matmul(hidden, self.output_matrix().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def output_matrix(self) -> Array:
+        """[width, vocab]; a loss that takes logits in parts multiplies by it itself."""
+        return self.embedding.T if self.config.tied else self.output
 
     def init_all(self, tokens: Array, positions: Array, segment_ids: Array) -> Array:
         """Touches every parameter; `model.init` calls it."""
@@ -335,7 +356,7 @@ def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths
         return x, None
 
     x = model.apply(params, completions[..., :-1], method="embed")
-    x, _ = jax.lax.scan(jax.checkpoint(layer) if model.config.remat else layer, x, (_layers(params), prefix))
+    x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (_layers(params), prefix))
     first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
     return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
 

@@ -49,7 +49,7 @@ class Checkpointer:
             "params": ocp.args.StandardSave(state.params),
             "rest": ocp.args.StandardSave(_rest(state)),
             "data": ocp.args.JsonSave(dict(data)),
-            "model": ocp.args.JsonSave(vars(self._model)),
+            "model": ocp.args.JsonSave(self._model.to_dict()),
             "lineage": ocp.args.JsonSave(self._lineage),
         }
         self._manager.save(step, args=ocp.args.Composite(**items))
