@@ -50,7 +50,7 @@ class LlamaPeer:
                 path, **{f"weights/{name}": array for name, array in _state_dict(config, params).items()}, **arrays
             )
             self._process = subprocess.Popen(
-                [_python(), _ROOT / "benchmarks" / "llama_peer.py"],
+                [find_python(), _ROOT / "benchmarks" / "llama_peer.py"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -103,7 +103,7 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
     Args:
       model: the shape, `config.model` of pretraining; None for the nano preset's.
     """
-    if not _python().exists():
+    if not find_python().exists():
         print(
             f"error: {_ENVIRONMENT} is absent, the environment of the peers; make it once: make peers", file=sys.stderr
         )
@@ -114,7 +114,7 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
     return ModelConfig.create({**fields, "vocab_size": tokenizer.get_config("nano").vocab_size})
 
 
-def _python() -> pathlib.Path:
+def find_python() -> pathlib.Path:
     return _ROOT / _ENVIRONMENT / "bin" / "python"
 
 

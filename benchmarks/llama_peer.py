@@ -57,14 +57,15 @@ def train(
         return functional.cross_entropy(logits.flatten(0, 1), targets[step].flatten())
 
     def run() -> dict[str, Any]:
-        started = time.perf_counter()
+        started, losses = time.perf_counter(), []
         for step in range(len(tokens)):
             optimizer.zero_grad()
             value = loss(step)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), options["clip_norm"])
             optimizer.step()
-        return {"seconds": time.perf_counter() - started, "loss": value.item()}
+            losses.append(value.detach())
+        return {"seconds": time.perf_counter() - started, "losses": torch.stack(losses).tolist()}
 
     def check() -> dict[str, Any]:
         with torch.inference_mode():

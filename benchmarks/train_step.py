@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     model = Transformer(model_config)
     optimizer, _ = make_optimizer(config.optimizer, num_steps=_STEPS.value)
     state = create_state(model, optimizer, mesh, seed=0)
-    step = make_train_step(next_token_loss(model), optimizer, mesh)
+    step = make_train_step(next_token_loss(model, config.logits_chunk), optimizer, mesh)
 
     shape = (_STEPS.value, config.batch_size, config.length)
     rows = np.random.default_rng(0).integers(model_config.vocab_size, size=(*shape[:2], shape[2] + 1), dtype=np.int32)
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         settings={"optimizer": settings},
         arrays={"tokens": tokens, "targets": targets},
     ) as peer:
-        loss, sums = jax.jit(next_token_loss(model))(state.params, batches[0])
+        loss, sums = jax.jit(next_token_loss(model, config.logits_chunk))(state.params, batches[0])
         difference = peer.check(np.asarray(-loss / sums["denominator"]))
         turns = timing.take_turns(ours, peer.run, _REPETITIONS.value)
     machine["versions"] |= peer.versions

@@ -53,7 +53,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "tied": False,
             "dtype": "float32" if preset == "nano" else "bfloat16",
             "param_dtype": "float32",
-            "remat": "none" if preset == "nano" else "full",  # or minimal, dots, offload
+            "remat": "dots" if preset == "nano" else "full",  # or none, minimal, offload
             "attention": "xla",  # cudnn on NVIDIA, splash on TPU
         }
     )
@@ -61,6 +61,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.length = 128 if preset == "nano" else 4096  # §2.2.1: context 4 K
     c.batch_size = {"nano": 8, "1b3": 1024, "7b": 2560}[preset]  # rows; §2.2.1, §2.3: 4 M and 10 M tokens
     c.num_microbatches = {"nano": 1, "1b3": 8, "7b": 20}[preset]  # ours
+    c.logits_chunk = 512  # tokens of a row whose logits stand in a device's memory at a time; ours
     c.num_steps = {"nano": 1200, "1b3": 37500, "7b": 50000}[preset]  # §2.2.1: 150 B tokens, §2.3: 500 B
     c.save_every = 200 if preset == "nano" else 1000
     c.log_every = 10
@@ -73,6 +74,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "warmup_steps": 20 if preset == "nano" else 2000,  # §2.2.1
             "b1": 0.9,  # §2.2.1
             "b2": 0.95,  # §2.2.1
+            "moments": "float32",  # or bfloat16, factored: less memory; ours
             "weight_decay": 0.1,  # §2.2.1
             "clip_norm": 1.0,  # ours: the paper is silent
         }

@@ -50,6 +50,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "warmup_steps": 3 if nano else 0,  # ours
             "b1": 0.9,
             "b2": 0.95,
+            "moments": "float32",  # or bfloat16, factored: less memory; ours
             "weight_decay": 0.0,  # ours
             "clip_norm": 1.0,  # ours
         }

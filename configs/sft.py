@@ -27,6 +27,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.packing_bins = 16 if preset == "nano" else 64  # ours
     c.batch_size = 8 if preset == "nano" else 256  # rows; §3
     c.num_microbatches = 1 if preset == "nano" else 8  # ours
+    c.logits_chunk = 512  # tokens of a row whose logits stand in a device's memory at a time; ours
     c.num_steps = 600 if preset == "nano" else 500  # §3
     c.save_every = 200 if preset == "nano" else 100
     c.log_every = 10
@@ -39,6 +40,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "warmup_steps": 10 if preset == "nano" else 0,  # ours: the paper is silent
             "b1": 0.9,
             "b2": 0.95,
+            "moments": "float32",  # or bfloat16, factored: less memory; ours
             "weight_decay": 0.1,  # ours: as in pretraining
             "clip_norm": 1.0,  # ours
         }

@@ -25,6 +25,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "vocab": "tensor",
     "norm": None,
+    "rank": None,
 }
 
 
@@ -92,14 +93,16 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of every leaf of a tree with Flax's partitioning boxes (abstract or real).
 
-    Leaves without a box (step counters, keys) are replicated.
+    Leaves without a box (step counters, keys) are replicated, and so are those that an optimizer made from a boxed
+    parameter in another shape (factored moments).
 
     Raises:
       ValueError: a logical axis that has no rule, with the name of the parameter.
     """
 
     def sharding(path, leaf) -> NamedSharding:
-        axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
+        is_whole = isinstance(leaf, nn.Partitioned) and len(leaf.names) == leaf.value.ndim
+        axes = leaf.names if is_whole else ()
         try:
             found = NamedSharding(mesh, partition_spec(axes))
         except KeyError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dsmath.runs.errors import InputError
@@ -46,9 +47,11 @@ def make_optimizer(config: Mapping[str, Any], num_steps: int) -> tuple[optax.Gra
     """AdamW behind global-norm clipping.
 
     Args:
-      config: `config.optimizer`: schedule, peak_learning_rate, warmup_steps, b1, b2, weight_decay, clip_norm.
+      config: `config.optimizer`: schedule, peak_learning_rate, warmup_steps, b1, b2, weight_decay, clip_norm, and
+        moments: "float32"; "bfloat16", half the memory; "factored", Adafactor's: means over rows and columns for the
+        squares, no first moment, hardly any memory.
       num_steps: steps of the whole training.
-    Source: DeepSeekMath §2.2.1 (b1 0.9, b2 0.95, weight decay 0.1).
+    Source: DeepSeekMath §2.2.1 (b1 0.9, b2 0.95, weight decay 0.1); Shazeer and Stern 2018 (factored).
     """
     for field in ("peak_learning_rate", "clip_norm"):
         if config[field] <= 0:
@@ -61,15 +64,41 @@ def make_optimizer(config: Mapping[str, Any], num_steps: int) -> tuple[optax.Gra
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(config["clip_norm"]),
-        optax.adamw(schedule, b1=config["b1"], b2=config["b2"], weight_decay=config["weight_decay"], mask=_decays),
+        _scale(config),
+        optax.add_decayed_weights(config["weight_decay"], mask=_decays),
+        optax.scale_by_learning_rate(schedule),
     )
     return optimizer, schedule
 
 
+def _scale(config: Mapping[str, Any]) -> optax.GradientTransformation:
+    kind = config["moments"]
+    if kind == "factored":
+        return optax.scale_by_factored_rms()
+    if kind not in ("float32", "bfloat16"):
+        raise InputError(f"config.optimizer.moments: {kind!r} is none of 'float32', 'bfloat16', 'factored'")
+    adam = optax.scale_by_adam(b1=config["b1"], b2=config["b2"])
+    return adam if kind == "float32" else _in_bfloat16(adam)
+
+
+def _in_bfloat16(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Keeps the moments in bfloat16; each update computes in float32."""
+
+    def cast(state: Any, source: Any, target: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(target) if x.dtype == source else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(updates, cast(state, jnp.bfloat16, jnp.float32), params)
+        return updates, cast(state, jnp.float32, jnp.bfloat16)
+
+    return optax.GradientTransformation(lambda params: cast(inner.init(params), jnp.float32, jnp.bfloat16), update)
+
+
 def _decays(params: Any) -> Any:
-    """Weight decay pulls on matrices, not on the scales of norms."""
+    """Weight decay pulls on matrices, not on the scales of norms or on biases."""
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
-        return "scale" not in [getattr(entry, "key", None) for entry in path]
+        names = [str(getattr(entry, "key", "")) for entry in path]
+        return not any(name == "scale" or name.endswith("_bias") for name in names)
 
     return jax.tree_util.tree_map_with_path(decays, params)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from dsmath.model.sharding import batch_sharding, replicated, tree_shardings
 from dsmath.model.transformer import Transformer
+from dsmath.train import lora
 
 Batch = Mapping[str, Array]
 # (params, batch) -> the loss's sum, and sums of metrics; "denominator" divides them all.
@@ -25,7 +26,7 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, updates done.
-      params: the model's parameters, float32.
+      params: the parameters that learn: the model's, or its adapters (`dsmath.train.lora`).
       opt_state: the optimizer's.
       rng: the run's root key; every use folds in its purpose and step, so it never changes.
     """
@@ -36,9 +37,14 @@ class TrainState:
     rng: Array
 
 
-def _initialize(model: Transformer, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+def _initialize(
+    model: Transformer, optimizer: optax.GradientTransformation, key: Array, lora_rank: int = 0
+) -> TrainState:
     tokens = jnp.zeros((1, 2), jnp.int32)
-    params = model.init(key, tokens, tokens, tokens, method="init_all")
+    if lora_rank:
+        params = lora.init_adapters(model, lora_rank, key)
+    else:
+        params = model.init(key, tokens, tokens, tokens, method="init_all")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -52,9 +58,11 @@ def abstract_params(model: Transformer, mesh: Mesh) -> Any:
     return abstract_state(model, optax.identity(), mesh).params
 
 
-def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without memory for it."""
-    boxed = jax.eval_shape(lambda key: _initialize(model, optimizer, key), jax.random.key(0))
+def abstract_state(
+    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, lora_rank: int = 0
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without memory for it; of adapters alone where they have a rank."""
+    boxed = jax.eval_shape(lambda key: _initialize(model, optimizer, key, lora_rank), jax.random.key(0))
     shardings = tree_shardings(boxed, mesh)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -63,11 +71,16 @@ def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, 
     )
 
 
-def create_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
-    """A new state with random parameters, made in place on the mesh."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
-    initialize = jax.jit(lambda key: nn.meta.unbox(_initialize(model, optimizer, key)), out_shardings=shardings)
-    return initialize(jax.random.key(seed))
+def create_state(
+    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, lora_rank: int = 0
+) -> TrainState:
+    """A new state with random parameters (or adapters, of `lora_rank`), made in place on the mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh, lora_rank))
+
+    def initialize(key: Array) -> TrainState:
+        return nn.meta.unbox(_initialize(model, optimizer, key, lora_rank))
+
+    return jax.jit(initialize, out_shardings=shardings)(jax.random.key(seed))
 
 
 def start_from(
@@ -91,6 +104,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     num_microbatches: int = 1,
+    frozen: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Jits `(state, batch) -> (state, metrics)`; the state is donated.
 
@@ -102,24 +116,28 @@ def make_train_step(
       optimizer: its update.
       mesh: batches are spread over its data and fsdp axes.
       num_microbatches: the batch's rows are worked through in this many parts, gradients summed.
+      frozen: the model's parameters where the state holds adapters; the loss function gets both as one tree.
     Returns:
       the step; metrics hold `loss`, `grad_norm`, `update_norm` and the loss function's, divided.
     """
 
-    def gradients(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
-        (loss, sums), grads = jax.value_and_grad(loss_function, has_aux=True)(params, batch)
+    def gradients(params: Any, batch: Batch, frozen: Any) -> tuple[Any, dict[str, Array]]:
+        def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
+            return loss_function(params if frozen is None else lora.join(frozen, params), batch)
+
+        (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return grads, {"loss": loss, **sums}
 
-    def accumulate(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
+    def accumulate(params: Any, batch: Batch, frozen: Any) -> tuple[Any, dict[str, Array]]:
         # Every micro-batch takes a row of each run of num_microbatches: its rows stay spread over the devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
-        first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts))
+        first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts), frozen)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
-        add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part)), None)  # noqa: E731
+        add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part, frozen)), None)  # noqa: E731
         return jax.lax.scan(add, zeros, parts)[0]
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        grads, sums = (gradients if num_microbatches == 1 else accumulate)(state.params, batch)
+    def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, dict[str, Array]]:
+        grads, sums = (gradients if num_microbatches == 1 else accumulate)(state.params, batch, frozen)
         denominator = jnp.maximum(sums.pop("denominator"), 1.0)
         grads, metrics = jax.tree.map(lambda x: x / denominator, (grads, sums))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -132,6 +150,6 @@ def make_train_step(
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):
-            return jitted(state, jax.device_put(dict(batch), batch_sharding(mesh)))
+            return jitted(state, jax.device_put(dict(batch), batch_sharding(mesh)), frozen)
 
     return run

@@ -14,20 +14,25 @@ from dsmath.runs.checks import check_positive
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.train.checkpoint import Checkpointer, read_params
+from dsmath.train.cross_entropy import chunked_cross_entropy
 from dsmath.train.loop import BatchIterator, fit
-from dsmath.train.losses import cross_entropy
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import Batch, LossFunction, abstract_state, create_state, make_train_step, start_from
 
 
-def next_token_loss(model: Transformer) -> LossFunction:
-    """The cross-entropy of packed rows `tokens, targets, positions, segment_ids, loss_mask`, [batch, length] each."""
+def next_token_loss(model: Transformer, logits_chunk: int) -> LossFunction:
+    """The cross-entropy of packed rows `tokens, targets, positions, segment_ids, loss_mask`, [batch, length] each.
+
+    Args:
+      model: the decoder.
+      logits_chunk: tokens of a row whose logits stand in a device's memory at a time.
+    """
 
     def loss_function(params: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         hidden, _ = model.apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])
-        logits = model.apply(params, hidden, method="logits")  # [batch, length, vocab]
-        loss, learned = cross_entropy(logits, batch["targets"], batch["loss_mask"])
-        return loss, {"denominator": learned}
+        output = model.apply(params, method="output_matrix")
+        loss = chunked_cross_entropy(hidden, output, batch["targets"], batch["loss_mask"], logits_chunk)
+        return loss, {"denominator": batch["loss_mask"].sum()}
 
     return loss_function
 
@@ -38,7 +43,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       InputError: names the field.
     """
-    check_positive(config, "length", "batch_size", "num_steps", "save_every", "log_every")
+    check_positive(config, "length", "batch_size", "logits_chunk", "num_steps", "save_every", "log_every")
     check_batch(config.batch_size, config.num_microbatches, make_mesh(config.mesh), "config.batch_size")
     make_optimizer(config.optimizer, config.num_steps)
 
@@ -88,7 +93,7 @@ def train(
 
             fit(
                 state,
-                make_train_step(next_token_loss(model), optimizer, mesh, config.num_microbatches),
+                make_train_step(next_token_loss(model, config.logits_chunk), optimizer, mesh, config.num_microbatches),
                 batches,
                 checkpointer,
                 num_steps=config.num_steps,

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dsmath.model.transformer import ModelConfig, Transformer, decode, group_hidden, prefill
+from dsmath.model.attention import rotary_frequencies
+from dsmath.model.config import ModelConfig, RopeScaling
+from dsmath.model.transformer import Transformer, decode, group_hidden, prefill
 from dsmath.runs.errors import InputError
 
 LENGTH = 16
@@ -205,6 +207,46 @@ def test_first_logits_have_unit_scale_tied_or_not(build):
         assert 0.5 < np.std(_forward(model, params, _tokens(2, LENGTH))) < 2
 
 
+def _scaling(**changes):
+    plain = {"kind": "none", "factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_length": 64}
+    return RopeScaling.create(plain | changes)
+
+
+def test_linear_scaling_stretches_positions():
+    plain, linear = (rotary_frequencies(4, 1e4, _scaling(kind=kind, factor=4.0)) for kind in ("none", "linear"))
+    np.testing.assert_allclose(linear, plain / 4, rtol=1e-6)
+
+
+def test_llama3_scaling_keeps_high_frequencies_and_stretches_low_ones():
+    plain = np.asarray(rotary_frequencies(16, 1e4, _scaling()))
+    scaled = np.asarray(rotary_frequencies(16, 1e4, _scaling(kind="llama3", factor=8.0)))
+    turns = 64 * plain / (2 * np.pi)  # within the original context
+    np.testing.assert_allclose(scaled[turns >= 4], plain[turns >= 4], rtol=1e-6)
+    np.testing.assert_allclose(scaled[turns <= 1], plain[turns <= 1] / 8, rtol=1e-6)
+    between = (turns > 1) & (turns < 4)
+    assert between.any()
+    assert ((scaled < plain) & (scaled > plain / 8))[between].all()
+
+
+def test_biases_move_queries_keys_and_values(build):
+    model, params = build(attention_bias=True)
+    attention = params["params"]["blocks"]["attention"]
+    assert attention["q_bias"].shape == (2, 4, 8)
+    assert attention["k_bias"].shape == attention["v_bias"].shape == (2, 2, 8)
+    assert not attention["q_bias"].any()  # they start at zero
+    before = _forward(model, params, _tokens(1, 8))
+    for name in ("q_bias", "k_bias", "v_bias"):
+        moved = jax.tree_util.tree_map_with_path(
+            lambda path, leaf, name=name: leaf + 0.5 if path[-1].key == name else leaf, params
+        )
+        assert np.abs(_forward(model, moved, _tokens(1, 8)) - before).max() > 1e-4
+
+
+def test_bfloat16_parameters_take_half_the_memory(build):
+    _, params = build(param_dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -212,6 +254,8 @@ def test_first_logits_have_unit_scale_tied_or_not(build):
         ({"head_dim": 7}, r"config\.model\.head_dim: 7"),
         ({"dtype": "float16"}, r"config\.model\.dtype: 'float16'"),
         ({"attention": "flash"}, r"config\.model\.attention: 'flash'"),
+        ({"remat": True}, r"config\.model\.remat: True is none of 'none', 'minimal'"),
+        ({"rope_scaling": {"kind": "yarn"}}, r"config\.model\.rope_scaling: 'factor' is missing"),
         ({"depth": 3}, r"config\.model: 'depth' is unknown"),
     ],
 )

@@ -37,7 +37,7 @@ def train(make_model_config):
         # Without clipping or normalising by moments an error of the gradient's scale would show.
         model, optimizer = Transformer(make_model_config()), optax.sgd(0.1, momentum=0.9)
         state = create_state(model, optimizer, mesh, seed=1)
-        step = make_train_step(next_token_loss(model), optimizer, mesh, num_microbatches)
+        step = make_train_step(next_token_loss(model, logits_chunk=5), optimizer, mesh, num_microbatches)
         losses = []
         for index in range(steps):
             state, metrics = step(state, _batch(index))
@@ -76,7 +76,7 @@ def test_training_learns_what_repeats(make_model_config):
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     model, optimizer = Transformer(make_model_config(tied=False)), optax.adam(1e-2)
     state = create_state(model, optimizer, mesh, seed=1)
-    step = make_train_step(next_token_loss(model), optimizer, mesh)
+    step = make_train_step(next_token_loss(model, logits_chunk=5), optimizer, mesh)
     losses = []
     for _ in range(30):
         state, metrics = step(state, _batch(0))
@@ -90,7 +90,7 @@ def test_the_loss_is_the_mean_over_learned_tokens_and_a_batch_without_any_change
     model, optimizer = Transformer(make_model_config()), optax.sgd(0.1)
     state = create_state(model, optimizer, mesh, seed=1)
     before = jax.device_get(state.params)
-    step = make_train_step(next_token_loss(model), optimizer, mesh)
+    step = make_train_step(next_token_loss(model, logits_chunk=5), optimizer, mesh)
     batch = _batch(0)
 
     state, metrics = step(state, batch | {"loss_mask": np.zeros_like(batch["loss_mask"])})
