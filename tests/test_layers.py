@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -27,6 +28,7 @@ ALLOWED = {
     "sandbox": _DATA,
 }
 # What the numerical core may import beyond dsmath and Python's own library.
+_BEYOND_CORE = ("daft", "fasttext", "grain", "jinja2", "pyarrow", "sentencepiece", "tensorboardX", "tqdm")
 CORE = {"jax", "flax", "optax", "orbax", "ml_collections", "absl", "numpy"}
 
 
@@ -101,6 +103,21 @@ def test_configs_import_nothing_but_ml_collections_and_each_other(module):
 def test_the_numerical_core_stands_on_few_libraries(module):
     outside = {name.split(".")[0] for name in IMPORTS[module]} - sys.stdlib_module_names - {"dsmath"}
     assert outside <= CORE
+
+
+def test_the_numerical_core_runs_on_a_bare_accelerator_image(tmp_path):
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({_BEYOND_CORE}))  # importing one of them raises
+import dsmath.rollout.sampler, dsmath.train.lora, dsmath.train.supervised
+from dsmath.runs.metrics import MetricsWriter, read_metrics
+with MetricsWriter({str(tmp_path)!r}) as writer:
+    writer.write(1, {{"loss": 2.0}})
+assert read_metrics({str(tmp_path)!r}) == [{{"step": 1, "loss": 2.0}}]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pip install tensorboardX" in done.stderr
 
 
 def test_no_module_imports_an_experiment():

@@ -4,8 +4,6 @@ import sys
 import time
 from typing import TextIO
 
-from tqdm import tqdm
-
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -27,6 +25,8 @@ class Progress:
         self._started = self._printed = time.monotonic()
         self._bar = None
         if self._stream.isatty():
+            from tqdm import tqdm  # not at the top: a bare accelerator image lacks it
+
             self._bar = tqdm(
                 total=total, initial=done, desc=label, unit=unit, file=self._stream, dynamic_ncols=True, smoothing=0.1
             )
