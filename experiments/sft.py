@@ -34,7 +34,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     examples = chat.encode_examples(records, tokenizer, config.length + 1)
     write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
     tokenizer.save(workdir)
-    source = arrays.store(workdir / "data", examples, ("tokens", "loss_mask"))
+    part = arrays.Part(len(examples), lambda: examples)
+    arrays.store(workdir / "data", "solutions", [part], ("tokens", "loss_mask"), progress=("write", "solution"))
+    source = arrays.open_source(workdir / "data", "solutions")
     batches = packing.solution_batches(
         source,
         length=config.length,

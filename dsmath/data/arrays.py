@@ -1,58 +1,142 @@
-"""Tokenized examples on disk: ArrayRecord files through a TFDS builder, read by Grain at random."""
+"""Tokenized examples on disk: ArrayRecord shards with TFDS's metadata, read by Grain at random.
 
-import contextlib
-import io
+TFDS's own writer would sort all examples in memory or, above 1 GB, through TensorFlow. Here a shard is what one part of
+the input gives, in its order: memory holds an example at a time, and what a killed run has finished stays.
+"""
+
 import os
 import pathlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from dsmath.runs.progress import Progress
+from dsmath.runs.workdir import replacing, write_atomically
 
 Example = Mapping[str, np.ndarray]
+VERSION, SPLIT = "1.0.0", "train"
+_INFO, _FEATURES = "dataset_info.json", "features.json"
 
 
-class TokenizedExamples(tfds.core.GeneratorBasedBuilder):
-    """A dataset of examples whose fields are int32 [length], such as tokens and their loss mask.
+class Part(NamedTuple):
+    """What one shard holds.
 
-    Args:
-      examples: the examples; they are read only where the dataset does not lie in the folder yet.
-      fields: the names of the fields.
+    Attributes:
+      size: number of examples, or of what they are made from; the progress counts it.
+      read: gives the examples, the same each time.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, examples: Iterable[Example], fields: tuple[str, ...], **kwargs: Any):
-        self._examples, self._fields = examples, fields
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {field: tfds.features.Tensor(shape=(None,), dtype=np.int32) for field in self._fields}
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, Example]]:
-        yield from enumerate(self._examples)
+    size: int
+    read: Callable[[], Iterable[Example]]
 
 
-def store(folder: str | os.PathLike, examples: Iterable[Example], fields: tuple[str, ...]) -> Any:
-    """Writes the examples once; a folder that holds them whole is read as it is.
+def store(
+    folder: str | os.PathLike,
+    name: str,
+    parts: Sequence[Part],
+    fields: Sequence[str],
+    *,
+    progress: tuple[str, str],
+    description: str = "",
+) -> None:
+    """Writes a dataset, a shard for each part; shards that are there stay as they are.
 
     Args:
-      folder: where the dataset lies.
-      examples: read only when they must be written.
+      folder: the dataset lies in `folder/NAME/VERSION`, where TFDS looks for it.
+      name: of the dataset.
+      parts: the same at each call for a folder.
       fields: the examples' fields, each int32 [length].
-    Returns:
-      a random-access source of examples, as Grain takes it.
+      progress: label and unit of the progress.
+      description: for TFDS's reader.
     """
-    tfds.disable_progress_bar()
-    for rest in pathlib.Path(folder).glob("*/*incomplete*"):  # of a run that was killed
-        shutil.rmtree(rest, ignore_errors=True)
-    builder = TokenizedExamples(examples, fields, data_dir=os.fspath(folder))
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of downloads that there are none of
-        builder.download_and_prepare()
-    return builder.as_data_source(split="train")
+    if is_stored(folder, name):
+        return
+    folder = _dataset(folder, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for rest in folder.glob(".*.tmp"):  # of a run that was killed
+        rest.unlink()
+    features = tfds.features.FeaturesDict(
+        {field: tfds.features.Tensor(shape=(None,), dtype=np.int32) for field in fields}
+    )
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=name, data_dir=folder, split=SPLIT, filetype_suffix="array_record"
+    )
+    shards = [
+        pathlib.Path(template.sharded_filepath(shard_index=shard, num_shards=len(parts))) for shard in range(len(parts))
+    ]
+    done = sum(part.size for part, path in zip(parts, shards, strict=True) if path.exists())
+    label, unit = progress
+    with Progress(sum(part.size for part in parts), label, unit, done=done) as shown:
+        for part, path in zip(parts, shards, strict=True):
+            if not path.exists():
+                with replacing(path) as temporary:
+                    _write_shard(temporary, features, part, shown)
+    _write_metadata(folder, template, features, shards, description)
+
+
+def is_stored(folder: str | os.PathLike, name: str) -> bool:
+    """Whether the dataset is there whole."""
+    return info_file(folder, name).exists()
+
+
+def info_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    """The file that says how many examples each shard holds; it is written last."""
+    return _dataset(folder, name) / _INFO
+
+
+def open_source(folder: str | os.PathLike, name: str, *, count: int | None = None) -> Any:
+    """A random-access source of the examples, of the first `count` where given, as Grain takes it."""
+    builder = tfds.builder_from_directory(_dataset(folder, name))
+    if not builder.info.splits[SPLIT].num_examples:
+        return ()  # which TFDS cannot open
+    return builder.as_data_source(split=SPLIT if count is None else f"{SPLIT}[:{count}]")
+
+
+def _dataset(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    return pathlib.Path(folder) / name / VERSION
+
+
+def _write_shard(path: pathlib.Path, features: Any, part: Part, progress: Progress) -> None:
+    writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")  # as TFDS writes them
+    left = part.size
+    for example in part.read():
+        writer.write(features.serialize_example(features.encode_example(example)))
+        progress.advance()
+        left -= 1
+    writer.close()
+    if left:
+        progress.advance(left)
+
+
+def _count(path: pathlib.Path) -> int:
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+def _write_metadata(
+    folder: pathlib.Path, template: Any, features: Any, shards: list[pathlib.Path], description: str
+) -> None:
+    """Writes TFDS's two files, last the one that says that the dataset is whole."""
+    identity = tfds.core.DatasetIdentity(
+        name=template.dataset_name, version=tfds.core.Version(VERSION), data_dir=os.fspath(folder), module_name=""
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, description=description)
+    info.set_file_format(template.filetype_suffix)
+    split = tfds.core.SplitInfo(
+        name=SPLIT,
+        shard_lengths=[_count(path) for path in shards],
+        num_bytes=sum(path.stat().st_size for path in shards),
+        filename_template=template,
+    )
+    info.set_splits(tfds.core.SplitDict([split]))
+    with tempfile.TemporaryDirectory() as temporary:
+        info.write_to_directory(temporary)
+        for name in (_FEATURES, _INFO):
+            write_atomically(folder / name, (pathlib.Path(temporary) / name).read_bytes())

@@ -8,7 +8,9 @@ Source: DeepSeekMath §2.1 (pages ranked by score, the amount chosen among the t
 
 import dataclasses
 import decimal
+import functools
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -21,15 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 
+from dsmath.data import arrays
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import read_json, replacing, require_finished, write_json
 
-NAME, VERSION, SPLIT = "mined_pages", "1.0.0", "train"
+NAME = "mined_pages"
 PAGES, CUT = "pages.parquet", "cut.json"
 _PARTS = "parts"  # what a run keeps until it ends
 _COLUMNS = {
@@ -93,13 +94,12 @@ class Export:
 
     def files(self) -> list[pathlib.Path]:
         """The small files that say what it holds."""
-        files = [self.folder / PAGES, _dataset_folder(self.folder) / "dataset_info.json"]
+        files = [self.folder / PAGES, arrays.info_file(self.folder, NAME)]
         return [*files, self.cut] if self.cut else files
 
     def source(self) -> Any:
         """A random-access source of examples with `tokens`, int32 [length], as Grain takes it."""
-        split = f"{SPLIT}[:{read_json(self.cut)['pages']}]" if self.cut else SPLIT
-        return tfds.builder_from_directory(_dataset_folder(self.folder)).as_data_source(split=split)
+        return arrays.open_source(self.folder, NAME, count=read_json(self.cut)["pages"] if self.cut else None)
 
     def check_tokenizer(self, tokenizer: Tokenizer, field: str) -> None:
         """Refuses an export whose ids are another tokenizer's; `field` names it in the config."""
@@ -242,44 +242,17 @@ def write_pages(workdir: pathlib.Path, ranking: Ranking) -> None:
 
 
 def write_dataset(workdir: pathlib.Path, ranking: Ranking) -> None:
-    """Writes the ranked pages as a TFDS dataset of ArrayRecord files; files that are there stay as they are.
-
-    TFDS's own writer would sort all of them in memory or, above 1 GB, through TensorFlow. Its metadata say the same.
-    """
-    folder = _dataset_folder(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    total = int(ranking.tokens_N[-1])
-    ends = np.searchsorted(ranking.tokens_N, np.arange(_SHARD_TOKENS, total, _SHARD_TOKENS))
+    """Writes the ranked pages as a dataset of tokens; shards that are there stay as they are."""
+    ends = np.searchsorted(ranking.tokens_N, np.arange(_SHARD_TOKENS, int(ranking.tokens_N[-1]), _SHARD_TOKENS))
     bounds = np.unique([0, *ends, len(ranking.order_N)]).tolist()
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name=NAME, data_dir=folder, split=SPLIT, filetype_suffix="array_record"
-    )
-    num_shards = len(bounds) - 1
-    shards = [
-        pathlib.Path(template.sharded_filepath(shard_index=shard, num_shards=num_shards)) for shard in range(num_shards)
-    ]
-    features = tfds.features.FeaturesDict({"tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32)})
     parts = _Parts(workdir)
-    done = sum(bounds[shard + 1] - bounds[shard] for shard, path in enumerate(shards) if path.exists())
-    with Progress(len(ranking.order_N), "write", "page", done=done) as progress:
-        for shard, path in enumerate(shards):
-            if not path.exists():
-                with replacing(path) as temporary:
-                    pages = ranking.order_N[bounds[shard] : bounds[shard + 1]]
-                    _write_shard(temporary, features, parts, pages, progress)
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=[
-            tfds.core.SplitInfo(
-                name=SPLIT,
-                shard_lengths=np.diff(bounds).tolist(),
-                num_bytes=sum(path.stat().st_size for path in shards),
-                filename_template=template,
-            )
-        ],
-        filename_template=template,
-        check_data=False,  # it needs TensorFlow
+    pages = [ranking.order_N[start:end] for start, end in itertools.pairwise(bounds)]
+    arrays.store(
+        workdir,
+        NAME,
+        [arrays.Part(len(page_S), functools.partial(_read_examples, parts, page_S)) for page_S in pages],
+        ("tokens",),
+        progress=("write", "page"),
         description="Pages of a mined corpus as token ids, best scores first; pages.parquet has a row for each.",
     )
 
@@ -329,10 +302,6 @@ class _Parts:
         return pa.Table.from_batches(batches).combine_chunks().take(pa.array(np.argsort(ascending_B)))
 
 
-def _dataset_folder(workdir: pathlib.Path) -> pathlib.Path:
-    return workdir / NAME / VERSION
-
-
 def _part(workdir: pathlib.Path, number: int) -> pathlib.Path:
     return workdir / _PARTS / f"{number:05d}.arrow"
 
@@ -373,12 +342,8 @@ def _key(url: str) -> int:
     return int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest(), "big")
 
 
-def _write_shard(path: pathlib.Path, features: Any, parts: _Parts, page_S: np.ndarray, progress: Progress) -> None:
-    writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")  # as TFDS writes them
+def _read_examples(parts: _Parts, page_S: np.ndarray) -> Iterator[arrays.Example]:
     for start in range(0, len(page_S), _BLOCK):
         ids = parts.take(page_S[start : start + _BLOCK], ["ids"])["ids"]
         for page in ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids:
-            example = features.encode_example({"tokens": page.values.to_numpy()})
-            writer.write(features.serialize_example(example))
-        progress.advance(len(ids))
-    writer.close()
+            yield {"tokens": page.values.to_numpy()}

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from configs import export as configs
-from dsmath.data import arrays, problems
+from dsmath.data import documents, problems
 from dsmath.data.documents import find_corpus, find_data, prepare, read_texts
 from dsmath.data.packing import document_batches
 from dsmath.data.tokenizer import Tokenizer
@@ -42,8 +42,11 @@ def test_a_mining_workdir_and_a_folder_of_files_are_both_corpora(tmp_path):
 
 
 def test_bad_corpora_are_named(tmp_path, tokenizer):
-    with pytest.raises(InputError, match=r"config\.corpus=.*absent.*: no Parquet files there; give"):
+    with pytest.raises(InputError, match=r"config\.corpus=.*absent.*: there is no such folder; give"):
         find_corpus(tmp_path / "absent", "config.corpus")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InputError, match=r"config\.corpus=.*bare.*: no Parquet files there; give"):
+        find_corpus(tmp_path / "bare", "config.corpus")
     _write(tmp_path / "other" / "a.parquet", ["x"], "content")
     with pytest.raises(
         InputError, match=r"config\.corpora\.arxiv: .*a\.parquet has no column 'text' but \['content'\]"
@@ -56,6 +59,9 @@ def test_bad_corpora_are_named(tmp_path, tokenizer):
     _write(tmp_path / "empty" / "a.parquet", [])
     with pytest.raises(InputError, match=r"config\.corpora\.mined=.*: the corpus holds no text"):
         _prepare({"mined": str(tmp_path / "empty")}, tmp_path / "data", tokenizer)
+    _write(tmp_path / "silent" / "a.parquet", [None, ""])
+    with pytest.raises(InputError, match=r"config\.corpora\.mined=.*: the corpus holds no text"):
+        _prepare({"mined": str(tmp_path / "silent")}, tmp_path / "data", tokenizer)
 
 
 def test_a_bad_corpus_is_refused_before_any_is_tokenized(tmp_path, tokenizer):
@@ -106,18 +112,15 @@ def test_a_second_preparation_does_not_tokenize_again(tmp_path, tokenizer):
     assert calls == [20]
 
 
-def test_what_a_killed_preparation_left_is_written_again(tmp_path, tokenizer):
-    def examples(count):
-        for index in range(count):
-            yield {"tokens": np.arange(index + 1, dtype=np.int32)}
-            if index == 5 and count == 10:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        arrays.store(tmp_path, examples(10), ("tokens",))
-    source = arrays.store(tmp_path, examples(9), ("tokens",))
-    assert sorted(len(source[index]["tokens"]) for index in range(9)) == list(range(1, 10))
-    assert not list(tmp_path.rglob("*incomplete*"))
+def test_a_large_corpus_becomes_several_shards_in_its_order(tmp_path, tokenizer, monkeypatch):
+    table = pyarrow.table({"text": pyarrow.array([None, *TEXTS[:349], ""], pyarrow.string())})
+    (tmp_path / "corpus").mkdir()
+    pyarrow.parquet.write_table(table, tmp_path / "corpus" / "a.parquet", row_group_size=50)
+    _write(tmp_path / "corpus" / "b.parquet", TEXTS[349:])
+    monkeypatch.setattr(documents, "_SHARD_BYTES", 2000)
+    source = _prepare({"mined": str(tmp_path)}, tmp_path / "data", tokenizer)["mined"]
+    assert len(list((tmp_path / "data").rglob("*.array_record-*"))) > 3
+    assert [tokenizer.decode(source[index]["tokens"]) for index in range(len(source))] == TEXTS
 
 
 @pytest.fixture

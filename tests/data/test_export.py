@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs import export as configs
-from dsmath.data import export
+from dsmath.data import arrays, export
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
@@ -130,25 +130,27 @@ def test_pages_below_the_score_and_of_other_languages_are_left_out_and_counted(t
     assert sum(left_out.values()) + len(pages) == 700
 
 
-@pytest.mark.parametrize("killed_at", ["tokenize", "write_pages", "_write_shard", "write_cuts"])
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path, config, monkeypatch, killed_at):
+@pytest.mark.parametrize(
+    ("module", "killed_at"),
+    [(export, "_tokenize_batch"), (export, "write_pages"), (arrays, "_write_shard"), (export, "write_cuts")],
+)
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path, config, monkeypatch, module, killed_at):
     monkeypatch.setattr(export, "_PART_FILES", 1)
     monkeypatch.setattr(export, "_SHARD_TOKENS", 4000)
     config.max_tokens = "3e3,2e4"
     run(config, tmp_path / "whole")
     assert len(list((tmp_path / "whole").rglob("*.array_record-*"))) > 3
 
-    inner = "_tokenize_batch" if killed_at == "tokenize" else killed_at
-    original, calls = getattr(export, inner), []
+    original, calls = getattr(module, killed_at), []
 
     def killed(*args):
         calls.append(args)
-        if len(calls) == (3 if inner.startswith("_") else 1):
+        if len(calls) == (3 if killed_at.startswith("_") else 1):
             raise KeyboardInterrupt
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, inner, killed)
+        patch.setattr(module, killed_at, killed)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "killed")
     assert not (tmp_path / "killed" / "card.json").exists()
@@ -165,7 +167,7 @@ def test_a_resumed_run_does_not_tokenize_again(tmp_path, config, monkeypatch):
         run(config, tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(export, "_tokenize_batch", None)
-    monkeypatch.setattr(export, "_write_shard", None)
+    monkeypatch.setattr(arrays, "_write_shard", None)
     run(config, tmp_path)
     assert not (tmp_path / "parts").exists()
 
@@ -173,7 +175,7 @@ def test_a_resumed_run_does_not_tokenize_again(tmp_path, config, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        ({"corpus": "nowhere"}, r"config\.corpus='nowhere': no Parquet files"),
+        ({"corpus": "nowhere"}, r"config\.corpus='nowhere': there is no such folder"),
         ({"tokenizer": "nowhere"}, r"config\.tokenizer='nowhere'"),
         ({"max_tokens": "-5"}, r"config\.max_tokens='-5': '-5' is no number of tokens; write 40e9"),
         ({"max_tokens": "1e6,many"}, r"config\.max_tokens='1e6,many': 'many'"),

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("stage", "overrides", "named"),
     [
-        ("tokenizer", {"corpus": "nowhere"}, r"config\.corpus='nowhere': no Parquet files"),
+        ("tokenizer", {"corpus": "nowhere"}, r"config\.corpus='nowhere': there is no such folder"),
         ("tokenizer", {"vocab_size": 0}, r"config\.vocab_size: 0 must be at least 1"),
         ("pretrain", {"batch_size": 12}, r"config\.batch_size: 12 is no multiple of 8"),
         ("pretrain", {"num_microbatches": 0}, r"config\.num_microbatches: 0"),
