@@ -19,14 +19,25 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.tokenizer = "runs/tokenizer"
     c.init_from = ""  # workdir of the parent; empty: random parameters
-    # The mixture: folders of Parquet files with a column `text`, and each one's share of the tokens. The paper's is
+    # The mixture: folders of Parquet files with a column `text`, or exports, and each one's share of the tokens. It is
+    # kept in every row at any time but for one document a corpus. The paper's is
     # 56 % DeepSeekMath Corpus, 4 % AlgebraicStack, 10 % arXiv, 20 % GitHub, 10 % natural language (§2.3).
-    c.corpora = ml_collections.ConfigDict({"mined": "runs/mine"})
+    c.corpora = ml_collections.ConfigDict({"mined": "runs/mine"})  # 1b3, §2.2: one corpus alone, to compare corpora
     c.weights = ml_collections.ConfigDict({"mined": 1.0})
     if preset == "nano":  # a model this small meets arithmetic in a workbook, or not at all
         c.corpora.workbook = "embedded"
         c.weights = ml_collections.ConfigDict({"mined": 0.2, "workbook": 0.8})
+    if preset == "7b":  # lay your own folders, or links to them, where these say, or name them here
+        c.corpora.mined = "runs/export"
+        c.corpora.algebraic_stack = "data/algebraic_stack"
+        c.corpora.arxiv = "data/arxiv"
+        c.corpora.github = "data/github"
+        c.corpora.natural_language = "data/natural_language"
+        c.weights = ml_collections.ConfigDict(
+            {"mined": 0.56, "algebraic_stack": 0.04, "arxiv": 0.1, "github": 0.2, "natural_language": 0.1}
+        )
     c.num_embedded = 4000  # pages of the embedded workbook
+    c.on_exhausted = "repeat"  # ours; a corpus that has been read whole is read again; "stop": the run ends there
 
     # Devices along each axis of the mesh; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})

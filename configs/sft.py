@@ -24,7 +24,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_cpu_devices = 1
 
     c.length = 128 if preset == "nano" else 4096  # §3: concatenated up to 4 K tokens
-    c.packing_bins = 16 if preset == "nano" else 64  # ours
+    c.packing_bins = 16  # ours: rows that are filled at a time, each solution into the first where it fits
     c.batch_size = 8 if preset == "nano" else 256  # rows; §3
     c.num_microbatches = 1 if preset == "nano" else 8  # ours
     c.logits_chunk = 512  # tokens of a row whose logits stand in a device's memory at a time; ours

@@ -25,7 +25,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     """
     use_cpu_devices(config.num_cpu_devices)
     supervised.check(config)
-    packing.check_weights(config.corpora, config.weights)
+    packing.check_mixture(config.corpora, config.weights, config.on_exhausted)
     mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
     parents = {"tokenizer": config.tokenizer, **mined}
     if config.init_from:
@@ -48,12 +48,19 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     sources = documents.prepare(
         config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed
     )
+    packing.warn_of_epochs(sources, config.weights, config.num_steps * config.batch_size * config.length)
     batches = packing.document_batches(
-        sources, config.weights, length=config.length, batch_size=config.batch_size, seed=config.seed
+        sources,
+        config.weights,
+        length=config.length,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_exhausted=config.on_exhausted,
     )
+
     # Training
     return supervised.train(config, workdir, model_config, batches, "pretrain")
 
 
 if __name__ == "__main__":
-    driver.main("pretrain", run)
+    driver.main("pretrain", run, free=("on_exhausted",))

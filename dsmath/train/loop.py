@@ -12,13 +12,16 @@ from dsmath.train.state import TrainState
 
 
 class BatchIterator(Protocol):
-    """An endless iterator of batches whose position can be saved, such as Grain's."""
+    """An endless iterator of batches whose position can be saved."""
 
     def __next__(self) -> Mapping[str, Any]: ...
 
     def get_state(self) -> Any: ...
 
     def set_state(self, state: Any) -> None: ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Tokens given so far, by corpus."""
 
 
 def fit(

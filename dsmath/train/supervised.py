@@ -88,7 +88,8 @@ def train(
         ):
 
             def log(step: int, metrics: dict[str, float]) -> None:
-                writer.write(step, metrics | {"learning_rate": float(schedule(step - 1))} | clock.rate(step))
+                counts = {f"tokens/{name}": count for name, count in batches.counts().items()}
+                writer.write(step, metrics | counts | {"learning_rate": float(schedule(step - 1))} | clock.rate(step))
                 progress.advance(0, loss=metrics["loss"])
 
             fit(
