@@ -128,6 +128,18 @@ def test_pretraining_sees_the_papers_tokens(preset, batch_tokens, total_tokens):
     assert tokens * config.num_steps == pytest.approx(total_tokens, rel=0.05)
 
 
+def test_the_7b_is_pretrained_on_the_papers_mixture():
+    config = _config("pretrain", "7b")
+    assert config.weights.to_dict() == {
+        "mined": 0.56,
+        "algebraic_stack": 0.04,
+        "arxiv": 0.1,
+        "github": 0.2,
+        "natural_language": 0.1,
+    }
+    assert config.corpora.keys() == config.weights.keys()
+
+
 def test_the_tokenizer_has_the_papers_vocabulary():
     assert _config("tokenizer", "7b").vocab_size == 102_400
 

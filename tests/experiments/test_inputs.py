@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("pretrain", {"weights": {"mined": 1.0}}, r"config\.weights"),
         ("pretrain", {"tokenizer": "nowhere"}, r"config\.tokenizer='nowhere'"),
         ("pretrain", {"corpora": {}, "weights": {}}, r"config\.corpora: empty"),
+        ("pretrain", {"on_exhausted": "wrap"}, r"config\.on_exhausted: 'wrap' is none of repeat, stop"),
         ("sft", {"init_from": "nowhere"}, r"config\.init_from='nowhere'"),
         ("sft", {"num_steps": 0}, r"config\.num_steps: 0"),
         ("rl", {"group_size": 0}, r"config\.group_size: 0"),

@@ -122,6 +122,9 @@ def test_pretraining_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pret
     assert [record["step"] for record in records] == list(range(1, 41))
     assert result["loss"] == pytest.approx(sum(record["loss"] for record in records[-4:]) / 4)
     assert result["loss"] < 0.6 * records[0]["loss"]
+    for record in records:  # every place of a batch holds a token of one of the corpora
+        assert record["tokens/mined"] + record["tokens/workbook"] == record["step"] * 16 * 64
+    assert records[-1]["tokens/mined"] / (40 * 16 * 64) == pytest.approx(0.8, abs=0.05)
 
     command = _command("pretrain", tmp_path / "killed", overrides)
     _run_and_kill(command, environment, tmp_path / "killed", 2)  # before the first checkpoint
