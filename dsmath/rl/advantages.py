@@ -1,21 +1,91 @@
-"""Group-relative advantages."""
+"""Advantages: relative to a group's rewards, and by a critic."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 EPSILON = 1e-6  # ours: the paper divides by the bare standard deviation
 
 
-def outcome(rewards: Array, epsilon: float = EPSILON) -> Array:
+def outcome(rewards: Array, epsilon: float = EPSILON, scale: bool = True) -> Array:
     """Group-relative advantages under outcome supervision, the same for every token of an output.
 
     Args:
       rewards: float32 [num_groups, group_size].
       epsilon: added to the (population) standard deviation.
+      scale: whether to divide by it; False is Dr. GRPO's (Liu et al. 2025).
     Returns:
       float32 [num_groups, group_size]; zero where a group's rewards are all equal.
     Source: DeepSeekMath §4.1.2.
     """
     equal = rewards.max(axis=1, keepdims=True) == rewards.min(axis=1, keepdims=True)
     centered = jnp.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
-    return centered / (rewards.std(axis=1, keepdims=True) + epsilon)
+    return centered / (rewards.std(axis=1, keepdims=True) + epsilon) if scale else centered
+
+
+def process(rewards: Array, ends: Array, length: int, epsilon: float = EPSILON, scale: bool = True) -> Array:
+    """Group-relative advantages under process supervision: a token's is the sum over the steps that end at or after it.
+
+    Args:
+      rewards: float32 [num_groups, group_size, steps], of each step.
+      ends: int32 of the same shape, the place of each step's last token in its output; -1 where there is no step.
+      length: of the outputs.
+      epsilon: added to the (population) standard deviation.
+      scale: whether to divide by it.
+    Returns:
+      float32 [num_groups, group_size, length]; zero after an output's last step, and where all step rewards of a group
+      are equal.
+    Source: DeepSeekMath §4.1.3.
+    """
+    is_step = ends >= 0
+    count = jnp.maximum(is_step.sum(axis=(1, 2), keepdims=True), 1)
+    mean = jnp.where(is_step, rewards, 0.0).sum(axis=(1, 2), keepdims=True) / count
+    highest = jnp.where(is_step, rewards, -jnp.inf).max(axis=(1, 2), keepdims=True)
+    lowest = jnp.where(is_step, rewards, jnp.inf).min(axis=(1, 2), keepdims=True)
+    centered = jnp.where(is_step & (highest > lowest), rewards - mean, 0.0)
+    if scale:
+        deviation = jnp.sqrt(
+            jnp.square(jnp.where(is_step, rewards - mean, 0.0)).sum(axis=(1, 2), keepdims=True) / count
+        )
+        centered /= deviation + epsilon
+    is_ahead = ends[..., None] >= jnp.arange(length)  # [num_groups, group_size, steps, length]
+    return (centered[..., None] * is_ahead).sum(axis=2)
+
+
+def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Array, beta: float) -> Array:
+    """PPO's rewards by token: minus the divergence from the reference everywhere, the score at the last token.
+
+    Args:
+      scores: float32 [outputs], of the reward.
+      logprobs, ref_logprobs: float32 [outputs, length], of the policy that sampled and of the reference.
+      mask: float32 [outputs, length], 1 on the tokens of the output, which come first.
+      beta: weight of the divergence.
+    Returns:
+      float32 [outputs, length].
+    Source: DeepSeekMath §4.1.1, eq. 2.
+    """
+    is_last = jnp.arange(mask.shape[1]) == mask.sum(axis=1, keepdims=True) - 1
+    return (scores[:, None] * is_last - beta * (logprobs - ref_logprobs)) * mask
+
+
+def gae(rewards: Array, values: Array, mask: Array, *, discount: float, decay: float) -> tuple[Array, Array]:
+    """Generalised advantage estimation over outputs that end.
+
+    Args:
+      rewards, values: float32 [outputs, length], of each token; a value is that of the text before its token.
+      mask: float32 [outputs, length], 1 on the tokens of the output, which come first.
+      discount: gamma.
+      decay: lambda; 1 is the plain return minus the value.
+    Returns:
+      advantages and returns (the critic's targets), float32 [outputs, length]; 0 after the end.
+    Source: Schulman et al. 2016, eq. 16; DeepSeekMath §4.1.1.
+    """
+    following = jnp.pad(values * mask, [(0, 0), (0, 1)])[:, 1:]
+    surprise = (rewards + discount * following - values) * mask  # [outputs, length]
+
+    def step(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        advantage = now[0] + discount * decay * later * now[1]
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(step, jnp.zeros(mask.shape[0]), (surprise.T, mask.T), reverse=True)
+    return advantages.T * mask, (advantages.T + values) * mask

@@ -1,8 +1,23 @@
-"""Objectives of reinforcement learning, over arrays."""
+"""Objectives of reinforcement learning, over arrays. Each gives a sum, and sums of metrics with their denominator."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
+
+from dsmath.runs.errors import InputError
+
+Sums = dict[str, Array]
+
+
+def kl_k1(logprobs: Array, ref_logprobs: Array) -> Array:
+    """The plain per-token estimate of KL(policy || reference): unbiased, of either sign; its gradient has mean zero."""
+    return logprobs - ref_logprobs
+
+
+def kl_k2(logprobs: Array, ref_logprobs: Array) -> Array:
+    """Half the squared log-ratio: biased, never negative; on policy its gradient is that of the divergence."""
+    return 0.5 * jnp.square(logprobs - ref_logprobs)
 
 
 def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
@@ -16,6 +31,33 @@ def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
     return jnp.exp(difference) - difference - 1.0
 
 
+KL = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}  # after Schulman 2020, "Approximating KL divergence"
+
+
+def average(x: Array, mask: Array, aggregation: str, max_length: int | None = None) -> tuple[Array, Array]:
+    """Sums values of tokens, and gives what to divide by.
+
+    Args:
+      x, mask: float32 [..., length].
+      aggregation: "output", each output's tokens are averaged, then the outputs (the paper); "token", all tokens count
+        alike (DAPO, Yu et al. 2025); "constant", an output's sum over `max_length` (Dr. GRPO, Liu et al. 2025).
+      max_length: of "constant": the most tokens of an output.
+    Returns:
+      the sum and its denominator, scalars. Outputs without a token are not counted.
+    """
+    lengths = mask.sum(axis=-1)
+    outputs = (lengths > 0).sum().astype(jnp.float32)
+    if aggregation == "output":
+        return ((x * mask).sum(axis=-1) / jnp.maximum(lengths, 1.0)).sum(), outputs
+    if aggregation == "token":
+        return (x * mask).sum(), lengths.sum()
+    if aggregation == "constant" and max_length:
+        return (x * mask).sum() / max_length, outputs
+    raise InputError(
+        f"config.aggregation: {aggregation!r} is none of 'output', 'token', 'constant' (with a max_length)"
+    )
+
+
 def grpo(
     logprobs: Array,
     old_logprobs: Array | None,
@@ -25,8 +67,14 @@ def grpo(
     *,
     clip_eps: float,
     beta: float,
-) -> tuple[Array, dict[str, Array]]:
-    """The GRPO loss: minus eq. 3, summed over outputs, each output's tokens averaged.
+    clip_eps_high: float | None = None,
+    kl: str = "k3",
+    aggregation: str = "output",
+    max_length: int | None = None,
+    sequence_ratio: bool = False,
+    correction: Array | None = None,
+) -> tuple[Array, Sums]:
+    """The GRPO loss: minus eq. 3, summed over outputs, each output's tokens averaged. The options are others' work.
 
     Args:
       logprobs: float32 [..., length], of the policy that learns.
@@ -37,26 +85,110 @@ def grpo(
       mask: float32 [..., length], 1 on the tokens of the output.
       clip_eps: the ratio is clipped to 1 ± this.
       beta: weight of the KL term.
+      clip_eps_high: upper bound of the clip where it differs (DAPO).
+      kl: the estimator, a key of `KL`.
+      aggregation, max_length: of `average`.
+      sequence_ratio: one ratio an output, the geometric mean of its tokens' (GSPO, Zheng et al. 2025).
+      correction: float32 [..., length], weights of `importance_correction`.
     Returns:
       the sum over outputs, and sums of metrics whose common denominator is the number of outputs that hold a
-      token: `kl`, `clip_fraction` (0 by construction at the first update) and `denominator`.
+      token (of tokens, where these count alike): `kl`, `clip_fraction` (0 by construction at the first update) and
+      `denominator`.
     Source: DeepSeekMath §4.1.1, eq. 3.
     """
     old_logprobs = stop_gradient(logprobs) if old_logprobs is None else old_logprobs
-    ratio = jnp.exp(logprobs - old_logprobs)
-    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    log_ratio = logprobs - old_logprobs
+    if sequence_ratio:
+        lengths = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1.0)
+        log_ratio = jnp.broadcast_to((log_ratio * mask).sum(axis=-1, keepdims=True) / lengths, mask.shape)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + (clip_eps if clip_eps_high is None else clip_eps_high))
     surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
-    kl = kl_k3(logprobs, ref_logprobs)
+    if correction is not None:
+        surrogate *= stop_gradient(correction)
+    divergence = KL[kl](logprobs, ref_logprobs)
+    is_clipped = (clipped * advantages < ratio * advantages).astype(jnp.float32)
+    loss, denominator = average(beta * divergence - surrogate, mask, aggregation, max_length)
+    by_token = "token" if aggregation == "token" else "output"
+    metrics = {"kl": average(divergence, mask, by_token)[0], "clip_fraction": average(is_clipped, mask, by_token)[0]}
+    return loss, metrics | {"denominator": denominator}
 
-    lengths = mask.sum(axis=-1)
 
-    def mean_over_tokens(x: Array) -> Array:
-        return (x * mask).sum(axis=-1) / jnp.maximum(lengths, 1.0)  # [...]
+def importance_correction(old_logprobs: Array, rollout_logprobs: Array, bound: float) -> Array:
+    """Weights that undo the gap between the sampler's numbers and the training pass's, cut at `bound`.
 
-    loss = -mean_over_tokens(surrogate - beta * kl).sum()
-    metrics = {
-        "kl": mean_over_tokens(kl).sum(),
-        "clip_fraction": mean_over_tokens((clipped * advantages < ratio * advantages).astype(jnp.float32)).sum(),
-        "denominator": (lengths > 0).sum().astype(jnp.float32),
-    }
-    return loss, metrics
+    Args:
+      old_logprobs: of the policy that sampled, by the training forward pass.
+      rollout_logprobs: the sampler's own.
+      bound: largest weight.
+    Source: Yao et al. 2025 (truncated importance sampling).
+    """
+    return jnp.minimum(jnp.exp(old_logprobs - rollout_logprobs), bound)
+
+
+def ppo(
+    logprobs: Array, old_logprobs: Array | None, advantages: Array, mask: Array, *, clip_eps: float, aggregation: str
+) -> tuple[Array, Sums]:
+    """PPO's policy loss: eq. 1. Its KL stands in the reward (`advantages.shape_rewards`). Arguments as in `grpo`.
+
+    Source: DeepSeekMath §4.1.1, eq. 1.
+    """
+    loss, sums = grpo(
+        logprobs, old_logprobs, logprobs, advantages, mask, clip_eps=clip_eps, beta=0.0, aggregation=aggregation
+    )
+    del sums["kl"]  # there is no reference here
+    return loss, sums
+
+
+def value_loss(
+    values: Array, old_values: Array, returns: Array, mask: Array, *, clip: float, aggregation: str
+) -> tuple[Array, Sums]:
+    """The critic's loss: half the squared error, of the worse of the value and the value kept near its old one.
+
+    Args:
+      values, old_values, returns, mask: float32 [outputs, length]; `old_values` are those of `gae`.
+      clip: how far a value may move from its old one.
+      aggregation: of `average`.
+    Source: Schulman et al. 2017's released code.
+    """
+    near = old_values + jnp.clip(values - old_values, -clip, clip)
+    error, clipped_error = jnp.square(values - returns), jnp.square(near - returns)
+    loss, denominator = average(0.5 * jnp.maximum(error, clipped_error), mask, aggregation)
+    is_clipped = (clipped_error > error).astype(jnp.float32)
+    return loss, {"value_clip_fraction": average(is_clipped, mask, aggregation)[0], "denominator": denominator}
+
+
+def dpo(
+    chosen: tuple[Array, Array, Array], rejected: tuple[Array, Array, Array], *, beta: float, length_averaged: bool
+) -> tuple[Array, Sums]:
+    """Direct preference optimisation over pairs of outputs to the same question.
+
+    Args:
+      chosen, rejected: log-probabilities of the policy, those of the reference, and mask, float32 [pairs, length] each.
+      beta: weight of the log-ratio.
+      length_averaged: the paper's form, each output's log-ratios averaged; False is the standard one, summed.
+    Returns:
+      the sum over pairs, and sums whose denominator is the number of pairs: `accuracy` (the margin is positive) and
+      `margin`, beta times the difference of the log-ratios.
+    Source: DeepSeekMath §A.1.4, eq. 12; Rafailov et al. 2023.
+    """
+
+    def log_ratio(logprobs: Array, ref_logprobs: Array, mask: Array) -> Array:
+        total = ((logprobs - ref_logprobs) * mask).sum(axis=-1)  # [pairs]
+        return total / jnp.maximum(mask.sum(axis=-1), 1.0) if length_averaged else total
+
+    margin = beta * (log_ratio(*chosen) - log_ratio(*rejected))
+    sums = {"accuracy": (margin > 0).sum().astype(jnp.float32), "margin": margin.sum()}
+    return -jax.nn.log_sigmoid(margin).sum(), sums | {"denominator": jnp.float32(margin.size)}
+
+
+def likelihood(logprobs: Array, weights: Array, mask: Array) -> tuple[Array, Sums]:
+    """Minus the weighted log-likelihood, each output's tokens averaged: SFT with weights 1, RFT with 1 where right.
+
+    Args:
+      logprobs, mask: float32 [outputs, length].
+      weights: float32 [outputs].
+    Source: DeepSeekMath §A.1.1 to §A.1.3.
+    """
+    loss, denominator = average(-logprobs * weights[..., None], mask, "output")
+    return loss, {"denominator": denominator}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsmath.rl.advantages import outcome
+from dsmath.rl.advantages import gae, outcome, process, shape_rewards
 
 REWARDS = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
 
@@ -36,3 +36,60 @@ def test_groups_do_not_touch_each_other():
     changed = REWARDS.copy()
     changed[0] *= 100
     np.testing.assert_array_equal(outcome(changed)[1:], outcome(REWARDS)[1:])
+
+
+STEP_REWARDS = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
+ENDS = np.array([[[1, 4, 6, 9], [0, 2, -1, -1], [5, -1, -1, -1]]] * 2, np.int32)
+
+
+def test_process_advantages_by_hand():
+    """A group of two outputs: steps that end at 1 and 3 with rewards 1 and 0, and one that ends at 2 with reward 2."""
+    rewards = np.array([[[1.0, 0.0], [2.0, 9.0]]], np.float32)  # the 9 is no step
+    ends = np.array([[[1, 3], [2, -1]]], np.int32)
+    unit = 1.5**0.5  # of 1, 0, 2: mean 1, deviation sqrt(2/3)
+    expected = [[[-unit, -unit, -unit, -unit, 0], [unit, unit, unit, 0, 0]]]
+    np.testing.assert_allclose(process(rewards, ends, 5), expected, atol=1e-5)
+
+
+def test_process_with_one_step_an_output_equals_outcome():
+    ends = np.full((5, 8, 1), 6, np.int32)
+    advantages = np.asarray(process(REWARDS[..., None], ends, 7))
+    np.testing.assert_allclose(advantages, np.repeat(np.asarray(outcome(REWARDS))[..., None], 7, axis=2), atol=1e-5)
+
+
+def test_a_shift_of_step_rewards_changes_nothing_and_equal_ones_give_zero():
+    np.testing.assert_allclose(process(STEP_REWARDS + 3, ENDS, 10), process(STEP_REWARDS, ENDS, 10), atol=1e-4)
+    np.testing.assert_array_equal(process(np.full_like(STEP_REWARDS, 0.3), ENDS, 10), 0)
+    np.testing.assert_array_equal(process(STEP_REWARDS, np.full_like(ENDS, -1), 10), 0)  # no step at all
+
+
+def test_without_scaling_rewards_are_centered_alone():
+    np.testing.assert_allclose(outcome(REWARDS, scale=False), REWARDS - REWARDS.mean(axis=1, keepdims=True), atol=1e-6)
+    ratio = (
+        np.asarray(process(STEP_REWARDS, ENDS, 10)) * STEP_REWARDS[ENDS >= 0].reshape(2, -1).std(axis=1)[:, None, None]
+    )
+    np.testing.assert_allclose(process(STEP_REWARDS, ENDS, 10, scale=False), ratio, rtol=1e-4, atol=1e-5)
+
+
+def test_ppos_rewards_hold_the_score_at_the_last_token_and_the_divergence_everywhere():
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], np.float32)
+    logprobs, reference = np.full((2, 4), -1.0, np.float32), np.full((2, 4), -1.5, np.float32)
+    rewards = shape_rewards(np.array([2.0, -1.0], np.float32), logprobs, reference, mask, beta=0.1)
+    np.testing.assert_allclose(rewards, [[-0.05, -0.05, 1.95, 0], [-1.05, 0, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("discount", "decay"), [(1.0, 1.0), (0.9, 0.8), (1.0, 0.0)])
+def test_gae_is_the_sum_of_discounted_surprises(discount, decay):
+    rng = np.random.default_rng(2)
+    rewards, values = rng.normal(size=(2, 3, 6)).astype(np.float32)
+    lengths = [6, 1, 4]
+    mask = (np.arange(6) < np.array(lengths)[:, None]).astype(np.float32)
+    advantages, returns = gae(rewards, values, mask, discount=discount, decay=decay)
+    for row, length in enumerate(lengths):
+        following = [*values[row, 1:length], 0.0]
+        surprise = rewards[row, :length] + discount * np.array(following) - values[row, :length]
+        for t in range(length):
+            expected = sum((discount * decay) ** (j - t) * surprise[j] for j in range(t, length))
+            np.testing.assert_allclose(advantages[row, t], expected, atol=1e-5)
+            np.testing.assert_allclose(returns[row, t], expected + values[row, t], atol=1e-5)
+        np.testing.assert_array_equal(advantages[row, length:], 0)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsmath.rl.objectives import grpo, kl_k3
+from dsmath.rl.objectives import KL, dpo, grpo, importance_correction, kl_k3, likelihood, ppo, value_loss
+from dsmath.runs.errors import InputError
 
 G, LENGTH, EPS, BETA = 4, 6, 0.2, 0.04
 LENGTHS = np.array([6, 1, 3, 4])
@@ -140,3 +141,120 @@ def test_an_empty_output_is_not_counted(arrays):
 def test_beta_weighs_the_divergence(arrays):
     loss, sums = _grpo(arrays, beta=0.0)
     np.testing.assert_allclose(_grpo(arrays, beta=0.5)[0] - loss, 0.5 * sums["kl"], rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ the options of others
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_kl_estimators_by_name_with_their_gradients(arrays, name):
+    new, ref = arrays["logprobs"], arrays["ref_logprobs"]
+    values = {"k1": new - ref, "k2": (new - ref) ** 2 / 2, "k3": np.exp(ref - new) - (ref - new) - 1}
+    slopes = {"k1": np.ones_like(new), "k2": new - ref, "k3": 1 - np.exp(ref - new)}
+    np.testing.assert_allclose(KL[name](new, ref), values[name], rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda x: KL[name](x, ref).sum())(new)
+    np.testing.assert_allclose(gradient, slopes[name], rtol=1e-4, atol=1e-6)
+    loss, sums = _grpo(arrays, kl=name)
+    np.testing.assert_allclose(loss - _grpo(arrays, beta=0.0)[0], BETA * sums["kl"], rtol=1e-4, atol=1e-6)
+
+
+def _surrogate(arrays, high=EPS):
+    ratio = np.exp(arrays["logprobs"] - arrays["old_logprobs"])
+    a = arrays["advantages"]
+    return np.minimum(ratio * a, np.clip(ratio, 1 - EPS, 1 + high) * a) * arrays["mask"]
+
+
+def test_tokens_that_count_alike_are_averaged_over_all_outputs(arrays):
+    loss, sums = _grpo(arrays, beta=0.0, aggregation="token")
+    assert float(sums["denominator"]) == LENGTHS.sum()
+    np.testing.assert_allclose(loss, -_surrogate(arrays).sum(), rtol=1e-5)
+
+
+def test_a_constant_length_divides_every_output_alike(arrays):
+    loss, sums = _grpo(arrays, beta=0.0, aggregation="constant", max_length=10)
+    assert float(sums["denominator"]) == G
+    np.testing.assert_allclose(loss, -_surrogate(arrays).sum() / 10, rtol=1e-5)
+    with pytest.raises(InputError, match=r"config\.aggregation: 'mean' is none of"):
+        _grpo(arrays, aggregation="mean")
+
+
+def test_a_higher_upper_bound_clips_less(arrays):
+    loss, sums = _grpo(arrays, beta=0.0, clip_eps_high=0.5)
+    expected = (_surrogate(arrays, high=0.5).sum(axis=1) / LENGTHS).sum()
+    np.testing.assert_allclose(loss, -expected, rtol=1e-5)
+    assert float(sums["clip_fraction"]) < float(_grpo(arrays, beta=0.0)[1]["clip_fraction"])
+
+
+def test_a_sequence_ratio_is_the_geometric_mean_of_its_tokens(arrays):
+    loss, _ = _grpo(arrays, beta=0.0, sequence_ratio=True)
+    total = 0.0
+    for i, length in enumerate(LENGTHS):
+        ratio = np.exp((arrays["logprobs"] - arrays["old_logprobs"])[i, :length].mean())
+        advantage = float(arrays["advantages"][i, 0])
+        total += min(ratio * advantage, np.clip(ratio, 1 - EPS, 1 + EPS) * advantage)
+    np.testing.assert_allclose(loss, -total, rtol=1e-5)
+
+
+def test_importance_correction_weighs_tokens_up_to_a_bound(arrays):
+    weights = importance_correction(np.log([0.5, 0.2, 0.9]), np.log([0.25, 0.4, 0.1]), bound=2.0)
+    np.testing.assert_allclose(weights, [2.0, 0.5, 2.0], rtol=1e-5)
+    correction = np.random.default_rng(3).uniform(0.5, 2, (G, LENGTH)).astype(np.float32)
+    loss, _ = _grpo(arrays, beta=0.0, correction=correction)
+    np.testing.assert_allclose(loss, -((_surrogate(arrays) * correction).sum(axis=1) / LENGTHS).sum(), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ the other methods
+
+
+def test_ppo_is_the_clipped_surrogate_without_a_reference(arrays):
+    one = {name: array for name, array in arrays.items() if name != "ref_logprobs"}
+    loss, sums = ppo(**one, clip_eps=EPS, aggregation="output")
+    np.testing.assert_allclose(loss, _grpo(arrays, beta=0.0)[0], rtol=1e-6)
+    assert sums.keys() == {"clip_fraction", "denominator"}
+
+
+def test_a_value_that_moves_too_far_is_clipped():
+    values, old, returns = (np.array([x], np.float32) for x in ([1.0, 0.1, -1.0], [0.0, 0.0, 0.0], [2.0, 1.0, 1.0]))
+    loss, sums = value_loss(values, old, returns, np.ones((1, 3), np.float32), clip=0.2, aggregation="token")
+    # 1.0 moved towards 2.0 but further than 0.2: the clipped error (1.8) counts; -1.0 moved away: its own error counts.
+    np.testing.assert_allclose(loss, 0.5 * (1.8**2 + 0.9**2 + 2.0**2), rtol=1e-5)
+    assert float(sums["value_clip_fraction"]) == 1
+
+
+def _pairs():
+    rng = np.random.default_rng(4)
+    mask = (np.arange(LENGTH) < LENGTHS[:, None]).astype(np.float32)
+    sides = [rng.normal(-1, 0.5, (2, G, LENGTH)).astype(np.float32) for _ in range(2)]
+    return [(*side, mask if index else mask[::-1].copy()) for index, side in enumerate(sides)]
+
+
+@pytest.mark.parametrize("length_averaged", [True, False])
+def test_dpo_and_its_gradient_coefficient(length_averaged):
+    """Eq. 12 and the coefficient of §A.1.4: sigma(-margin) times beta, + on the chosen, - on the rejected output."""
+    chosen, rejected = _pairs()
+    beta = 0.3
+
+    def total(logprobs, ref, mask):
+        summed = ((logprobs - ref) * mask).sum(axis=1)
+        return summed / mask.sum(axis=1) if length_averaged else summed
+
+    margin = beta * (total(*chosen) - total(*rejected))
+    loss, sums = dpo(chosen, rejected, beta=beta, length_averaged=length_averaged)
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-margin)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["accuracy"], (margin > 0).sum())
+
+    def objective(good, bad):
+        loss, _ = dpo((good, *chosen[1:]), (bad, *rejected[1:]), beta=beta, length_averaged=length_averaged)
+        return -loss
+
+    to_chosen, to_rejected = jax.grad(objective, argnums=(0, 1))(chosen[0], rejected[0])
+    coefficient = beta / (1 + np.exp(margin))[:, None]
+    for gradient, sign, (_, _, mask) in ((to_chosen, 1, chosen), (to_rejected, -1, rejected)):
+        share = mask / mask.sum(axis=1, keepdims=True) if length_averaged else mask
+        np.testing.assert_allclose(gradient, sign * coefficient * share, rtol=1e-4, atol=1e-7)
+
+
+def test_sft_and_rft_have_coefficients_one_and_whether_it_is_right(arrays):
+    for weights in (np.ones(G, np.float32), np.array([1, 0, 0, 1], np.float32)):
+        gradient = jax.grad(lambda x, w=weights: -likelihood(x, w, arrays["mask"])[0])(arrays["logprobs"])
+        np.testing.assert_allclose(gradient, weights[:, None] * arrays["mask"] / LENGTHS[:, None], rtol=1e-5)
