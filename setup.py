@@ -42,6 +42,7 @@ _RUNTIME = [
     "tensorboardX",
     "tensorflow-datasets>=4.9.9",
     "tldextract",
+    "tokenizers>=0.22",
     "tqdm",
     "uvicorn",
 ]

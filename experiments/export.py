@@ -11,7 +11,7 @@ from absl import logging
 
 from dsmath.data import card, export
 from dsmath.data.documents import find_corpus
-from dsmath.data.tokenizer import FILE, Tokenizer
+from dsmath.data.tokenizer import Tokenizer
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import read_json, require_finished, write_lineage
@@ -32,7 +32,7 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     export.check_columns(files)
     tokenizer = Tokenizer.load(config.tokenizer)
     parents = {"corpus": config.corpus, "tokenizer": config.tokenizer}
-    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / FILE, *files])
+    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / tokenizer.file, *files])
     tokenizer.save(workdir)  # says whose ids these are
 
     if not (workdir / card.JSON).exists():

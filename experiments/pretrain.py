@@ -9,13 +9,14 @@ from typing import Any
 
 from dsmath.data import documents, packing
 from dsmath.data.problems import EMBEDDED
-from dsmath.data.tokenizer import FILE, Tokenizer
+from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import use_cpu_devices
 from dsmath.model.transformer import ModelConfig
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train import supervised
+from dsmath.train.checkpoint import read_model
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
@@ -35,15 +36,19 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Model
     tokenizer = Tokenizer.load(config.tokenizer)
-    model_config = ModelConfig.create({**config.model, "vocab_size": tokenizer.vocab_size})
-    if config.init_from and not tokenizer.equals(Tokenizer.load(config.init_from, "config.init_from")):
-        raise InputError(
-            f"config.tokenizer={config.tokenizer!r} is not the tokenizer of config.init_from; name {config.init_from!r}"
-        )
+    vocab_size = tokenizer.vocab_size
+    if config.init_from:
+        if not tokenizer.equals(Tokenizer.load(config.init_from, "config.init_from")):
+            raise InputError(
+                f"config.tokenizer={config.tokenizer!r} is not the tokenizer of config.init_from; "
+                f"name {config.init_from!r}"
+            )
+        vocab_size = read_model(config.init_from).vocab_size  # it may have rows for more ids than the tokenizer has
+    model_config = ModelConfig.create({**config.model, "vocab_size": vocab_size})
 
     # Data
     files = [file for name, path in mined.items() for file in documents.find_data(path, f"config.corpora.{name}")]
-    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / FILE, *files])
+    write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / tokenizer.file, *files])
     tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
     sources = documents.prepare(
         config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed

@@ -135,7 +135,7 @@ def to_markdown(card: Mapping[str, Any]) -> str:
         _front_matter(card),
         f"# Data card of {_code(card['name'])}",
         f"{pages:,} web pages of mathematics as {tokens:,} token ids, the best scores first: record N of the dataset "
-        "is row N of `pages.parquet`. The ids are those of `tokenizer.model`.",
+        "is row N of `pages.parquet`. The ids are those of the tokenizer in this folder.",
         _table(("", "value"), [*sizes, *lengths]),
     ]
     if card["cuts"]:
