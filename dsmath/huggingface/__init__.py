@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints in and out: their config, their tensors' layout, their files."""
