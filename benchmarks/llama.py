@@ -16,11 +16,14 @@ import numpy as np
 
 from benchmarks.timing import count_threads
 from configs import pretrain, tokenizer
+from dsmath.huggingface import config as huggingface
+from dsmath.huggingface import layout
 from dsmath.model.sharding import use_cpu_devices
 from dsmath.model.transformer import ModelConfig
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ENVIRONMENT = ".venv-peers"
+_LENGTH = 4096  # tokens of the longest sequence that it is asked for
 _TOLERANCE = 1e-3  # nats, between the two forward passes
 
 
@@ -44,11 +47,13 @@ class LlamaPeer:
         settings: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
     ):
+        if config.tied or config.attention_bias or config.dtype != "float32":
+            raise ValueError("the peer compares Llamas with an output matrix of their own, in float32")
+        shape = huggingface.to_huggingface(config, dtype="float32", length=_LENGTH)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "weights.npz"
-            np.savez(
-                path, **{f"weights/{name}": array for name, array in _state_dict(config, params).items()}, **arrays
-            )
+            weights = {f"weights/{name}": array for name, array in layout.state_dict(config, params).items()}
+            np.savez(path, **weights, **arrays)
             self._process = subprocess.Popen(
                 [find_python(), _ROOT / "benchmarks" / "llama_peer.py"],
                 stdin=subprocess.PIPE,
@@ -56,7 +61,7 @@ class LlamaPeer:
                 text=True,
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             )
-            job = {"task": task, "file": str(path), "shape": _shape(config), "threads": count_threads(), **settings}
+            job = {"task": task, "file": str(path), "shape": shape, "threads": count_threads(), **settings}
             ready = self.ask(job)  # it has read the file
         self.versions: dict[str, str] = ready["versions"]
         self.parameters: int = ready["parameters"]
@@ -116,48 +121,3 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
 
 def find_python() -> pathlib.Path:
     return _ROOT / _ENVIRONMENT / "bin" / "python"
-
-
-def _shape(config: ModelConfig) -> dict[str, Any]:
-    """The arguments of `LlamaConfig`."""
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": False,
-    }
-
-
-def _state_dict(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
-    """Our parameters under Hugging Face's names and in its layout, [out, in]."""
-    if config.tied or config.dtype != "float32":
-        raise ValueError("the peer compares models with an output matrix of their own, in float32")
-    ours = jax.tree.map(np.asarray, params["params"])
-    blocks, width = ours["blocks"], config.width
-    state = {
-        "model.embed_tokens.weight": ours["embedding"],
-        "model.norm.weight": ours["final_norm"]["scale"],
-        "lm_head.weight": ours["output"].T,
-    }
-    for layer in range(config.num_layers):
-        attention, mlp = ({name: w[layer] for name, w in blocks[part].items()} for part in ("attention", "mlp"))
-        matrices = {
-            "self_attn.q_proj": attention["q"].reshape(width, -1),
-            "self_attn.k_proj": attention["k"].reshape(width, -1),
-            "self_attn.v_proj": attention["v"].reshape(width, -1),
-            "self_attn.o_proj": attention["out"].reshape(-1, width),
-            "mlp.gate_proj": mlp["gate"],
-            "mlp.up_proj": mlp["up"],
-            "mlp.down_proj": mlp["down"],
-        }
-        prefix = f"model.layers.{layer}"
-        state |= {f"{prefix}.{name}.weight": matrix.T for name, matrix in matrices.items()}
-        state[f"{prefix}.input_layernorm.weight"] = blocks["attention_norm"]["scale"][layer]
-        state[f"{prefix}.post_attention_layernorm.weight"] = blocks["mlp_norm"]["scale"][layer]
-    return state
