@@ -13,6 +13,9 @@ from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE, read_json
 from dsmath.train.state import TrainState
 
+# Parameters are stored in pieces, so that conversion reads one without holding the layers of all that it belongs to.
+_CHUNKS = ocp.SaveArgs(chunk_byte_size=2**26)
+
 
 class Checkpointer:
     """The checkpoints of one workdir.
@@ -46,7 +49,7 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         items = {
-            "params": ocp.args.StandardSave(state.params),
+            "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(lambda _: _CHUNKS, state.params)),
             "rest": ocp.args.StandardSave(_rest(state)),
             "data": ocp.args.JsonSave(dict(data)),
             "model": ocp.args.JsonSave(self._model.to_dict()),
