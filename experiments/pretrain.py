@@ -43,8 +43,11 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 f"config.tokenizer={config.tokenizer!r} is not the tokenizer of config.init_from; "
                 f"name {config.init_from!r}"
             )
-        vocab_size = read_model(config.init_from).vocab_size  # it may have rows for more ids than the tokenizer has
+        parent = read_model(config.init_from)
+        vocab_size = parent.vocab_size  # it may have rows for more ids than the tokenizer has
     model_config = ModelConfig.create({**config.model, "vocab_size": vocab_size})
+    if config.init_from:
+        model_config.check_child_of(parent)
 
     # Data
     files = [file for name, path in mined.items() for file in documents.find_data(path, f"config.corpora.{name}")]

@@ -6,7 +6,7 @@ from typing import Any
 
 from dsmath.runs.errors import InputError
 
-CHOICES = {
+CHOICES = {  # how a model is computed
     "dtype": ("float32", "bfloat16"),
     "param_dtype": ("float32", "bfloat16"),
     "remat": ("none", "minimal", "dots", "full", "offload"),
@@ -101,6 +101,19 @@ class ModelConfig:
             if fields[field] not in choices:
                 raise InputError(f"config.model.{field}: {fields[field]!r} is none of {', '.join(map(repr, choices))}")
         return config
+
+    def check_child_of(self, parent: "ModelConfig") -> None:
+        """Refuses a model that would read a parent's parameters differently than the parent did.
+
+        Raises:
+          InputError: names the first field; how it is computed (dtype, remat, attention) may differ.
+        """
+        for field in dataclasses.fields(self):
+            here, there = getattr(self, field.name), getattr(parent, field.name)
+            if field.name not in CHOICES and here != there:
+                raise InputError(
+                    f"config.model.{field.name}: {here} here and {there} in config.init_from; give the parent's value"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values from which `create` builds the same config."""

@@ -1,5 +1,6 @@
 """The decoder: RMSNorm, rotary attention with grouped heads, SwiGLU, layers scanned. Pure `init` and `apply`."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,23 @@ def multiply(x: Array, weight: Array, contracted: int = 1) -> Array:
     flat = mesh.empty or mesh.shape["sequence"] == 1
     x = x.reshape(*((-1,) if flat else rows), matrix.shape[0])
     return (x @ matrix).reshape(*rows, *fan_out)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table: Array, tokens: Array, dtype: str) -> Array:
+    """Rows of the embedding [vocab, width] in the dtype of the computation: [...] -> [..., width]."""
+    # Gathered over fsdp before the look-up: the compiler would otherwise gather what was looked up.
+    return constrain(table.astype(dtype), "vocab", None)[tokens]
+
+
+def _add_up(dtype: str, kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, None]:
+    """Adds in float32: a frequent token has more terms than bfloat16 has digits."""
+    table, tokens = kept
+    gradient = jnp.zeros(table.shape, jnp.float32).at[tokens].add(cotangent.astype(jnp.float32))
+    return constrain(gradient, "vocab", "embed").astype(table.dtype), None
+
+
+look_up.defvjp(lambda table, tokens, dtype: (look_up(table, tokens, dtype), (table, tokens)), _add_up)
 
 
 def _weight(*axes: str, scale: float = 1.0, fan_in: tuple[int, ...] = (0,)):
@@ -251,9 +269,7 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Array) -> Array:
         """tokens int32 [...] -> [..., width]."""
-        # Gathered over fsdp before the look-up: the compiler would otherwise gather what was looked up.
-        table = constrain(self.embedding.astype(self.config.dtype), "vocab", None)
-        return table[tokens]
+        return look_up(self.embedding, tokens, self.config.dtype)
 
     def logits(self, hidden: Array) -> Array:
         """hidden [..., width] -> float32 [..., vocab]."""

@@ -32,8 +32,8 @@ def chunked_cross_entropy(hidden: Array, output: Array, targets: Array, mask: Ar
 
 
 def _forward(hidden, output, targets, mask, chunk):
-    loss, *gradients = _run(hidden, output, targets, mask, chunk, with_gradients=True)
-    return loss, gradients
+    loss, to_hidden, to_output = _run(hidden, output, targets, mask, chunk, with_gradients=True)
+    return loss, (to_hidden, to_output.astype(output.dtype))
 
 
 def _backward(chunk, gradients, cotangent):
@@ -46,7 +46,7 @@ chunked_cross_entropy.defvjp(_forward, _backward)
 
 
 def _run(hidden: Array, output: Array, targets: Array, mask: Array, chunk: int, with_gradients: bool) -> tuple:
-    """(loss, gradients of hidden and output), on every device of the ambient mesh."""
+    """The loss, and the gradients of hidden and (float32) of output, on every device of the ambient mesh."""
     run = functools.partial(_on_device, chunk=chunk, with_gradients=with_gradients)
     if jax.sharding.get_abstract_mesh().empty:
         return run(hidden, output, targets, mask, is_spread=False)
@@ -58,7 +58,7 @@ def _run(hidden: Array, output: Array, targets: Array, mask: Array, chunk: int, 
         out_specs=(partition_spec(()), tokens, matrix) if with_gradients else (partition_spec(()),),
         check_vma=False,
     )
-    return spread(hidden, output.astype(hidden.dtype), targets, mask)
+    return spread(hidden, output.astype(hidden.dtype), targets, mask)  # gathered over fsdp in the computation's dtype
 
 
 def _on_device(
@@ -97,7 +97,7 @@ def _on_device(
     if is_spread:
         to_output = jax.lax.psum(to_output, ("data", "sequence"))
         to_output = jax.lax.psum_scatter(to_output, "fsdp", scatter_dimension=0, tiled=True)
-    return loss, restore(to_hidden).reshape(shape), to_output.astype(output.dtype)
+    return loss, restore(to_hidden).reshape(shape), to_output
 
 
 def _split(arrays: tuple[Array, ...], chunk: int) -> tuple:

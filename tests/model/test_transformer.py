@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from dsmath.model.attention import rotary_frequencies
 from dsmath.model.config import ModelConfig, RopeScaling
-from dsmath.model.transformer import Transformer, decode, group_hidden, prefill
+from dsmath.model.transformer import Transformer, decode, group_hidden, look_up, prefill
 from dsmath.runs.errors import InputError
 
 LENGTH = 16
@@ -205,6 +205,19 @@ def test_first_logits_have_unit_scale_tied_or_not(build):
     for tied in (True, False):
         model, params = build(tied=tied, width=128)
         assert 0.5 < np.std(_forward(model, params, _tokens(2, LENGTH))) < 2
+
+
+def test_the_embeddings_gradient_adds_up_in_float32():
+    table, tokens = jnp.ones((4, 2)), jnp.full((1, 4096), 2)
+    gradient = jax.grad(lambda table: look_up(table, tokens, "bfloat16").astype(jnp.float32).sum())(table)
+    np.testing.assert_array_equal(gradient, [[0, 0], [0, 0], [4096, 4096], [0, 0]])  # bfloat16 would stop at 256
+
+
+def test_a_child_must_read_the_parameters_as_its_parent_did(make_model_config):
+    parent = make_model_config()
+    make_model_config(remat="full", dtype="bfloat16").check_child_of(parent)
+    with pytest.raises(InputError, match=r"config\.model\.rope_theta: 500000.0 here and 10000.0 in config\.init_from"):
+        make_model_config(rope_theta=500000.0).check_child_of(parent)
 
 
 def _scaling(**changes):

@@ -1,5 +1,7 @@
 """The chunked cross-entropy against the plain one: loss, gradients, memory, on any mesh."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,9 +57,12 @@ def test_every_mesh_gives_the_same(arrays, shape):
     _assert_same(got, expected)
 
 
-def test_bfloat16_hidden_states_keep_a_float32_loss_and_gradient_of_the_matrix(arrays):
+@pytest.mark.parametrize("shape", [None, {"fsdp": 2, "sequence": 2, "tensor": 2}], ids=str)
+def test_bfloat16_hidden_states_keep_a_float32_loss_and_gradient_of_the_matrix(arrays, shape):
     hidden, *rest = arrays
-    loss, (to_hidden, to_output) = jax.value_and_grad(_chunked(5), argnums=(0, 1))(hidden.astype(jnp.bfloat16), *rest)
+    gradient = jax.jit(jax.value_and_grad(_chunked(5), argnums=(0, 1)))
+    with jax.set_mesh(make_mesh(shape)) if shape else contextlib.nullcontext():
+        loss, (to_hidden, to_output) = gradient(hidden.astype(jnp.bfloat16), *rest)
     assert (loss.dtype, to_hidden.dtype, to_output.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     _assert_same(loss, _plain(*arrays), tolerance=0.02)
 
