@@ -17,7 +17,7 @@ from dsmath.data import problems
 from dsmath.data.solutions import write_solutions
 from dsmath.evaluation.report import write_curves_png, write_report
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError, Paused
+from dsmath.runs.errors import InputError, Paused, Preempted
 from dsmath.runs.workdir import read_result
 
 PRESET = "nano"
@@ -40,6 +40,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
             raise InputError(
                 f"stage {folder} ended with status {code}; mend what it names, then run the same line again"
             )
+        if read_result(workdir / folder) is None:
+            raise Preempted(f"paused in stage {folder}; the same line resumes")
     results = {folder: read_result(workdir / folder) for folder in commands}
 
     # Report

@@ -1,6 +1,9 @@
 """The frame of every driver in `experiments/`: flags, the config with its overrides, one-line errors."""
 
+import contextlib
 import errno
+import json
+import pathlib
 import re
 import sys
 import time
@@ -11,13 +14,14 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dsmath.runs.errors import InputError, Paused
-from dsmath.runs.workdir import lock_workdir, open_workdir, read_result, write_result
+from dsmath.runs import processes
+from dsmath.runs.errors import InputError, Paused, Preempted
+from dsmath.runs.workdir import CONFIG, check_same, lock_workdir, open_workdir, read_result, write_result
 
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
 
 
-def main(stage: str, run: Run, free: Collection[str] = ()) -> None:
+def main(stage: str, run: Run, free: Collection[str] = (), many_processes: bool = False) -> None:
     """Runs one stage from the command line: `--config=FILE.py:PRESET --workdir=DIR [--config.field=VALUE]…`.
 
     A finished stage is not run again. The figures that `run` returns go to `result.json` with the seconds that
@@ -27,18 +31,32 @@ def main(stage: str, run: Run, free: Collection[str] = ()) -> None:
       stage: the stage's name.
       run: (config, workdir) -> figures.
       free: fields of the config that a resumed run may change.
+      many_processes: whether `run` can be one of several processes; the flags that join them are there then.
     """
     config_flag = config_flags.DEFINE_config_file(
         "config", None, f"config of the stage, such as configs/{stage}.py:nano"
     )
     workdir_flag = flags.DEFINE_string("workdir", None, "folder of this run; the same folder resumes it")
     flags.mark_flags_as_required(["config", "workdir"])
-    for name in ("config", "workdir"):  # --help shows the main module's flags alone
+    shown = ["config", "workdir"]
+    if many_processes:
+        flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes make one run")
+        flags.DEFINE_integer("num_processes", None, "how many processes make the run")
+        flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
+        flags.DEFINE_bool("distributed", False, "take these three from the cluster: Slurm, GKE, Cloud TPU, Open MPI")
+        shown += ["coordinator", "num_processes", "process_id", "distributed"]
+    for name in shown:  # --help shows the main module's flags alone
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def start(argv: list[str]) -> None:
         if len(argv) > 1:
             raise InputError(f"{argv[1]!r}: not a flag; overrides are written --config.field=value")
+        logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
+        if many_processes:
+            given = flags.FLAGS
+            processes.start(given.coordinator, given.num_processes, given.process_id, given.distributed)
+            if not processes.is_main():
+                logging.set_verbosity(logging.ERROR)  # the first process warns for all
         run_stage(stage, run, config_flag.value, workdir_flag.value, free)
 
     def parse(argv: list[str]) -> list[str]:
@@ -55,39 +73,73 @@ def main(stage: str, run: Run, free: Collection[str] = ()) -> None:
 
     try:
         app.run(start, flags_parser=parse)
-    except Paused as pause:
-        print(f"{stage}: {pause}", file=sys.stderr)
-        sys.exit(3)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Preempted as pause:  # in all processes at the same step
+        if processes.is_main():
+            print(f"{stage}: {pause}", file=sys.stderr)
+        sys.exit(0)
+    except (Exception, KeyboardInterrupt) as error:
+        line, status = _ending(stage, error)
+        if line is None and processes.count() == 1:
             raise
-        print(f"error: --workdir: the disk is full ({error}); make room and run the same line again", file=sys.stderr)
-        sys.exit(2)
+        processes.fail(line, status)
 
 
 def run_stage(
     stage: str, run: Run, config: ml_collections.ConfigDict, workdir: str, free: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Runs one stage in its workdir, or returns the result of the finished one."""
-    logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
+    """Runs one stage in its workdir, or returns the result of the finished one.
+
+    In a run of many processes the first one alone keeps the workdir, the result and what is printed.
+    """
     if config.get("seed", 0) < 0:
         raise InputError(f"config.seed: {config.seed} must not be negative")
-    folder = open_workdir(workdir, config, stage, free)
-    with lock_workdir(folder):
-        result = read_result(folder)
+    folder, result, main = pathlib.Path(workdir), None, processes.is_main()
+    with contextlib.ExitStack() as stack:
+        if main:
+            folder = open_workdir(workdir, config, stage, free)
+            stack.enter_context(lock_workdir(folder))
+            result = read_result(folder)
+        there, result = processes.broadcast([config.to_json(), result])
+        _check_shared(config, there, folder)
         if result is not None:
-            print(f"{stage}: {folder} is finished; nothing to do", file=sys.stderr)
+            _tell(f"{stage}: {folder} is finished; nothing to do")
         else:
             started = time.monotonic()
             result = {**run(config, folder), "seconds": round(time.monotonic() - started, 1)}
-            write_result(folder, result)
-            print(f"{stage}: finished in {result['seconds']:.0f} s; {folder}", file=sys.stderr)
-    for name, value in result.items():
+            if main:
+                write_result(folder, result)
+            _tell(f"{stage}: finished in {result['seconds']:.0f} s; {folder}")
+    for name, value in result.items() if main else ():
         print(f"{name}: {value}")
     return result
+
+
+def _check_shared(config: ml_collections.ConfigDict, there: str, folder: pathlib.Path) -> None:
+    """Refuses a process whose config or whose folder is not that of process 0."""
+    if processes.is_main():
+        return
+    check_same(json.loads(config.to_json()), json.loads(there), "process 0", "give all processes the same flags")
+    if not (folder / CONFIG).exists():
+        raise InputError(
+            f"--workdir={folder}: process {processes.index()} does not see what process 0 has made there; "
+            "name a folder on a file system that all processes share"
+        )
+
+
+def _tell(line: str) -> None:
+    if processes.is_main():
+        print(line, file=sys.stderr)
+
+
+def _ending(stage: str, error: BaseException) -> tuple[str | None, int]:
+    """The line that tells of an error, None where it is a defect of the code, and the exit status."""
+    if isinstance(error, Paused):
+        return f"{stage}: {error}", 3
+    if isinstance(error, InputError):
+        return f"error: {error}", 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"error: --workdir: the disk is full ({error}); make room and run the same line again", 2
+    return None, 1
 
 
 def _last_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What ends a run on purpose: bad input, and work that waits for people."""
+"""What ends a run on purpose: bad input, work that waits for people, a machine that is taken away."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class Paused(Exception):
     """The run waits for people: the message says what to do and how to go on; drivers print it and exit with 3."""
+
+
+class Preempted(Exception):
+    """The machine is taken away: the run has been saved and the same line resumes it; drivers exit with 0."""

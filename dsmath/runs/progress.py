@@ -4,11 +4,13 @@ import sys
 import time
 from typing import TextIO
 
+from dsmath.runs import processes
+
 LINE_SECONDS = 10.0  # between two plain lines
 
 
 class Progress:
-    """Counts work that is done; a context manager.
+    """Counts work that is done; a context manager. Of many processes the first one alone tells of it.
 
     Args:
       total: amount of work.
@@ -23,8 +25,8 @@ class Progress:
         self._total, self._label, self._unit = total, label, unit
         self._first, self._done = done, done
         self._started = self._printed = time.monotonic()
-        self._bar = None
-        if self._stream.isatty():
+        self._bar, self._quiet = None, not processes.is_main()
+        if self._stream.isatty() and not self._quiet:
             from tqdm import tqdm  # not at the top: a bare accelerator image lacks it
 
             self._bar = tqdm(
@@ -34,6 +36,8 @@ class Progress:
     def advance(self, amount: int = 1, **figures: float) -> None:
         """Counts `amount` more; `figures` are shown beside the count."""
         self._done += amount
+        if self._quiet:
+            return
         if self._bar is not None:
             if figures:
                 self._bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)

@@ -12,11 +12,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
+from etils import epath
 
 import dsmath
+from dsmath.runs import processes
 from dsmath.runs.errors import InputError
 
 CONFIG, LINEAGE, RESULT = "config.json", "lineage.json", "result.json"
+
+
+def to_path(path: str | os.PathLike) -> epath.Path:
+    """A folder or file that is read: of this machine, or `gs://…` or `s3://…`."""
+    return epath.Path(path)
 
 
 @contextlib.contextmanager
@@ -50,7 +57,7 @@ def read_json(path: str | os.PathLike) -> Any:
       InputError: the file is absent or damaged.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(to_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run the stage that writes it first") from error
     except ValueError as error:
@@ -79,7 +86,8 @@ def open_workdir(
     if begun and record.exists():
         there = read_json(record)
         kept = {name: value for name, value in there.items() if name not in free}
-        _check_same({name: value for name, value in here.items() if name not in free}, kept, record)
+        remedy = "give another --workdir, or the values with which this one began"
+        check_same({name: value for name, value in here.items() if name not in free}, kept, record, remedy)
         if here != there:
             write_json(record, here)
         return workdir
@@ -99,8 +107,13 @@ def require_finished(workdir: str | os.PathLike, field: str) -> None:
       workdir: the parent's folder.
       field: the config's field that names it, such as "config.init_from".
     """
-    folder = pathlib.Path(workdir)
-    if (folder / CONFIG).exists() and not (folder / RESULT).exists():
+    folder = to_path(workdir)
+    try:
+        begun, ended = (folder / CONFIG).exists(), (folder / RESULT).exists()
+    except ImportError as error:  # what reads buckets is not installed with the rest
+        package = "gcsfs" if str(workdir).startswith("gs:") else "s3fs"
+        raise InputError(f"{field}={str(workdir)!r}: {error} (pip install {package})") from error
+    if begun and not ended:
         raise InputError(f"{field}={str(workdir)!r}: its stage has not finished; run it to the end first")
 
 
@@ -139,7 +152,7 @@ def write_lineage(
     """Records what a stage was made from: parent workdirs, the data files' fingerprints, the code's version.
 
     A resumed run keeps the record of its start. Call it when the inputs have been checked: from then on the workdir
-    belongs to its config.
+    belongs to its config. Of many processes the first one writes it.
 
     Args:
       parents: workdirs by role, such as {"init_from": "runs/demo/pretrain"}; each parent's own fingerprint is that
@@ -148,12 +161,14 @@ def write_lineage(
     Raises:
       InputError: a parent or a file has changed since the run began.
     """
+    if not processes.is_main():
+        return
     record = {
         "parents": {
             role: {
                 "workdir": str(parent),
-                "lineage": _fingerprint_or_none(pathlib.Path(parent) / LINEAGE),
-                "step": _newest_step(pathlib.Path(parent)),
+                "lineage": _fingerprint_or_none(to_path(parent) / LINEAGE),
+                "step": _newest_step(to_path(parent)),
             }
             for role, parent in (parents or {}).items()
         },
@@ -173,17 +188,18 @@ def write_lineage(
 
 def fingerprint(path: str | os.PathLike) -> str:
     """The first 16 hexadecimal digits of a file's SHA-256."""
-    with open(path, "rb") as file:
+    with to_path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _fingerprint_or_none(path: pathlib.Path) -> str | None:
+def _fingerprint_or_none(path: epath.Path) -> str | None:
     return fingerprint(path) if path.exists() else None
 
 
-def _newest_step(parent: pathlib.Path) -> int | None:
+def _newest_step(parent: epath.Path) -> int | None:
     """The parent's newest checkpoint, None where it has none."""
-    steps = [int(entry.name) for entry in parent.glob("checkpoints/*") if entry.name.isdigit()]
+    folder = parent / "checkpoints"
+    steps = [int(entry.name) for entry in (folder.iterdir() if folder.exists() else ()) if entry.name.isdigit()]
     return max(steps, default=None)
 
 
@@ -197,12 +213,10 @@ def _code_version() -> str:
     return f"{dsmath.__version__}+{described}"
 
 
-def _check_same(here: Any, there: Any, record: pathlib.Path, field: str = "config") -> None:
+def check_same(here: Any, there: Any, source: str | os.PathLike, remedy: str, field: str = "config") -> None:
+    """Refuses a config that is not that of `source`; the message names the first field that differs."""
     if isinstance(here, dict) and isinstance(there, dict):
         for name in sorted(here.keys() | there.keys()):
-            _check_same(here.get(name), there.get(name), record, f"{field}.{name}")
+            check_same(here.get(name), there.get(name), source, remedy, f"{field}.{name}")
     elif here != there:
-        raise InputError(
-            f"{record}: {field} is {there!r} there and {here!r} in this command; "
-            "give another --workdir, or the values with which this one began"
-        )
+        raise InputError(f"{source}: {field} is {there!r} there and {here!r} in this command; {remedy}")

@@ -32,6 +32,18 @@ def test_a_resumed_run_drops_what_the_killed_one_wrote_beyond_its_checkpoint(tmp
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
+def test_a_run_that_goes_back_drops_what_lies_beyond_and_writes_on(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        for step in range(1, 6):
+            writer.write(step, {"loss": float(step)})
+        writer.go_back(3)
+        writer.write(4, {"loss": 40.0})
+    assert [record["loss"] for record in read_metrics(tmp_path)] == [1.0, 2.0, 3.0, 40.0]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
 def test_a_new_run_starts_from_an_empty_file(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"loss": 1.0})
