@@ -83,6 +83,25 @@ class Batches:
             lane.set_position(state["rows"][str(number)])
         self._stands = self._look()
 
+    @staticmethod
+    def merge_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Joins the positions of all processes; those that make the same row must agree.
+
+        Raises:
+          ValueError: they are not of one run and one step.
+        """
+        merged: dict[str, Any] = {}
+        for state in states:
+            merged = merged or {**state, "rows": {}}
+            for row, position in state["rows"].items():
+                if merged["rows"].setdefault(row, position) != position:
+                    raise ValueError(
+                        f"row {row} stands at {position} in one process and {merged['rows'][row]} in another"
+                    )
+            if {**state, "rows": None} != {**merged, "rows": None}:
+                raise ValueError("the positions are of different corpora or batch sizes")
+        return merged
+
     def counts(self) -> dict[str, int]:
         """Tokens that this process's rows have held, by corpus, padding left out."""
         return {corpus.name: count for corpus, count in zip(self._corpora, self._stands["tokens"], strict=True)}
@@ -113,23 +132,6 @@ class Batches:
             if now > epoch:
                 given = tokens * self._batch_size // len(self._lanes)
                 logging.warning("%s: epoch %d begins after %d tokens", name, now + 1, given)
-
-
-def merge_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Joins the positions of all processes; those that make the same row must agree.
-
-    Raises:
-      ValueError: they are not of one run and one step.
-    """
-    merged: dict[str, Any] = {}
-    for state in states:
-        merged = merged or {**state, "rows": {}}
-        for row, position in state["rows"].items():
-            if merged["rows"].setdefault(row, position) != position:
-                raise ValueError(f"row {row} stands at {position} in one process and {merged['rows'][row]} in another")
-        if {**state, "rows": None} != {**merged, "rows": None}:
-            raise ValueError("the positions are of different corpora or batch sizes")
-    return merged
 
 
 def document_batches(

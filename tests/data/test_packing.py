@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from dsmath.data.packing import document_batches, merge_states, solution_batches, warn_of_epochs
+from dsmath.data.packing import Batches, document_batches, solution_batches, warn_of_epochs
 from dsmath.runs.errors import InputError
 
 LENGTH, ROWS = 32, 4
@@ -139,7 +139,7 @@ def test_the_batch_is_the_same_however_its_rows_are_shared_out(stream, shares):
     for _ in range(15):
         _assert_same(_join([next(part) for part in parts]), next(whole))
     assert {name: sum(part.counts()[name] for part in parts) for name in whole.counts()} == whole.counts()
-    assert merge_states(part.get_state() for part in parts) == whole.get_state()
+    assert Batches.merge_states(part.get_state() for part in parts) == whole.get_state()
 
 
 @STREAMS
@@ -150,7 +150,7 @@ def test_a_position_goes_on_with_the_rows_shared_out_in_another_way(stream):
     for _ in range(7):
         for part in before:
             next(part)
-    position = json.loads(json.dumps(merge_states(part.get_state() for part in before)))
+    position = json.loads(json.dumps(Batches.merge_states(part.get_state() for part in before)))
     after = [stream(rows=range(2)), stream(rows=range(2, 4))]
     for part in after:
         part.set_state(position)
@@ -163,9 +163,9 @@ def test_positions_of_different_steps_are_not_joined():
     ahead, behind = _mixture(rows=range(3)), _mixture(rows=range(2, 4))
     next(ahead)
     with pytest.raises(ValueError, match="row 2 stands at"):
-        merge_states([ahead.get_state(), behind.get_state()])
+        Batches.merge_states([ahead.get_state(), behind.get_state()])
     with pytest.raises(ValueError, match="different corpora or batch sizes"):
-        merge_states([behind.get_state(), _mixture(batch_size=8, rows=range(4, 8)).get_state()])
+        Batches.merge_states([behind.get_state(), _mixture(batch_size=8, rows=range(4, 8)).get_state()])
 
 
 def test_a_position_of_another_batch_size_or_other_corpora_is_refused():
