@@ -53,6 +53,8 @@ _EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.13"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     "ray": ["ray"],
+    "gcs": ["gcsfs", "google-cloud-storage"],  # parents in gs://
+    "s3": ["s3fs"],  # parents in s3://
     "dev": [
         "httpx",
         "hypothesis",

@@ -41,6 +41,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.logits_chunk = 64  # tokens of an output whose logits stand in memory at a time; ours
     c.num_steps = 50 if nano else 500  # ours
     c.save_every = 10 if nano else 50
+    c.keep_last = 2  # newest regular checkpoints that stay; ours
+    c.keep_best = 0  # besides: so many of the highest reward; ours
     c.seed = 0
 
     c.optimizer = ml_collections.ConfigDict(
@@ -55,4 +57,17 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "clip_norm": 1.0,  # ours
         }
     )
+
+    # Bad steps: "stop" or "skip" (the update).
+    c.guards = ml_collections.ConfigDict(
+        {
+            "on_nonfinite": "stop" if nano else "skip",  # a loss or gradient that is not finite; ours
+            "on_spike": "none" if nano else "skip",  # a loss or gradient norm far above the last; ours
+            "spike_sigmas": 6.0,  # so many standard deviations, as OLMo 2 (arXiv 2501.00656)
+            "spike_window": 128,  # of so many good steps, as OLMo 2
+            "max_skips": 10,  # in a row; then the run stops; ours
+            "hang_seconds": 600.0 if nano else 3600.0,  # then hang-PROCESS.txt tells; ours
+        }
+    )
+    c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
     return c

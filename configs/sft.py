@@ -30,6 +30,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.logits_chunk = 512  # tokens of a row whose logits stand in a device's memory at a time; ours
     c.num_steps = 600 if preset == "nano" else 500  # §3
     c.save_every = 200 if preset == "nano" else 100
+    c.keep_last = 2  # newest regular checkpoints that stay; ours
+    c.keep_best = 0  # besides: so many of the lowest loss; ours
     c.log_every = 10
     c.seed = 0
 
@@ -45,4 +47,18 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "clip_norm": 1.0,  # ours
         }
     )
+
+    # Bad steps: "stop", "skip" (the update) or "rollback" (to the last checkpoint, on with the data that follow).
+    c.guards = ml_collections.ConfigDict(
+        {
+            "on_nonfinite": "stop" if preset == "nano" else "skip",  # a loss or gradient that is not finite; ours
+            "on_spike": "none" if preset == "nano" else "skip",  # a loss or gradient norm far above the last; ours
+            "spike_sigmas": 6.0,  # so many standard deviations, as OLMo 2 (arXiv 2501.00656)
+            "spike_window": 128,  # of so many good steps, as OLMo 2
+            "max_skips": 10,  # in a row; then the run stops; ours
+            "max_rollbacks": 3,  # then the run stops; ours
+            "hang_seconds": 600.0 if preset == "nano" else 3600.0,  # then hang-PROCESS.txt tells; ours
+        }
+    )
+    c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
     return c

@@ -10,13 +10,14 @@ from typing import Any
 from dsmath.data import documents, packing
 from dsmath.data.problems import EMBEDDED
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.model.sharding import use_cpu_devices
+from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import ModelConfig
-from dsmath.runs import driver
+from dsmath.runs import driver, processes
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train import supervised
 from dsmath.train.checkpoint import read_model
+from dsmath.train.rows import local_rows
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
@@ -52,11 +53,14 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     # Data
     files = [file for name, path in mined.items() for file in documents.find_data(path, f"config.corpora.{name}")]
     write_lineage(workdir, parents=parents, data=[pathlib.Path(config.tokenizer) / tokenizer.file, *files])
-    tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
-    sources = documents.prepare(
-        config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed
-    )
-    packing.warn_of_epochs(sources, config.weights, config.num_steps * config.batch_size * config.length)
+    with processes.main_first():
+        if processes.is_main():
+            tokenizer.save(workdir)  # travels with the checkpoints from stage to stage
+        sources = documents.prepare(
+            config.corpora, workdir / "data", tokenizer, num_embedded=config.num_embedded, seed=config.seed
+        )
+    if processes.is_main():
+        packing.warn_of_epochs(sources, config.weights, config.num_steps * config.batch_size * config.length)
     batches = packing.document_batches(
         sources,
         config.weights,
@@ -64,6 +68,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         batch_size=config.batch_size,
         seed=config.seed,
         on_exhausted=config.on_exhausted,
+        rows=local_rows(make_mesh(config.mesh), config.batch_size),
     )
 
     # Training
@@ -71,4 +76,4 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    driver.main("pretrain", run, free=("on_exhausted",))
+    driver.main("pretrain", run, free=("on_exhausted", *supervised.FREE), many_processes=True)

@@ -12,22 +12,24 @@ from absl import logging
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.model.sharding import check_batch, make_mesh, use_cpu_devices
+from dsmath.model.sharding import batch_sharding, check_batch, make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
 from dsmath.reward.rules import answer_rewards
 from dsmath.rl import advantages, loop
 from dsmath.rl.batches import make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.sampler import Sampler
-from dsmath.runs import driver
+from dsmath.runs import driver, processes
 from dsmath.runs.checks import check_positive
-from dsmath.runs.errors import InputError
+from dsmath.runs.errors import Preempted
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
+from dsmath.train.guards import Guard
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import abstract_state, make_train_step, root_key, start_from
+from dsmath.train.watch import Watch
 
 ROLLOUT = 1  # purpose of the random key
 
@@ -37,7 +39,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     Source: DeepSeekMath §4.1, Algorithm 1.
     """
-    check_positive(config, "updates_per_rollout", "group_size", "num_groups", "num_steps", "save_every", "logits_chunk")
+    check_positive(config, "updates_per_rollout", "group_size", "num_groups", "num_steps", "logits_chunk")
+    check_positive(config, "save_every", "keep_last")
     require_finished(config.init_from, "config.init_from")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
@@ -51,6 +54,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     # Policy and reference, both from the parent
     model = Transformer(read_model(config.init_from))
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
+    guard = Guard(config.guards, rollback=False)
+    optimizer = guard.wrap(optimizer)
     abstract = abstract_state(model, optimizer, mesh)
     reference = read_params(config.init_from, abstract.params)
     sampler = Sampler(
@@ -66,22 +71,32 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
     update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
     write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
-    tokenizer.save(workdir)
+    if processes.is_main():
+        tokenizer.save(workdir)
 
-    with Checkpointer(workdir, model.config) as checkpointer:
+    with Checkpointer(
+        workdir,
+        model.config,
+        save_every=config.save_every * config.updates_per_rollout,
+        keep_last=config.keep_last,
+        keep_best=config.keep_best,
+    ) as checkpointer:
         if checkpointer.latest_step is not None:
             state, _ = checkpointer.restore(abstract)
         else:
             state = start_from(reference, model, optimizer, mesh, config.seed)
+        guard.begin(state)
         start = int(state.step) // config.updates_per_rollout
         key = jax.random.fold_in(root_key(state), ROLLOUT)
 
         with (
             MetricsWriter(workdir, start) as writer,
             Progress(config.num_steps, "rl", "step", done=start) as progress,
+            Watch(workdir, config.guards.hang_seconds, config.profile) as watch,
         ):
             for step in range(start + 1, config.num_steps + 1):
                 # Exploration: G outputs for each question from the policy as it stands
+                watch.begin(step)
                 began = time.perf_counter()
                 chosen = loop.choose_questions(
                     step - 1, num_questions=len(records), batch_size=config.num_groups, seed=config.seed
@@ -104,8 +119,11 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                         config.decoding.max_new_tokens,
                     )
                 batch = make_batch(asked, samples, tokenizer.pad_id)
-                batch["advantages"] = np.asarray(advantages.outcome(scores.rewards))
+                # One process grades for all: a limit of time may fall otherwise in another
+                rewards = np.array(processes.broadcast(scores.rewards.tolist()), np.float32)
+                batch["advantages"] = np.asarray(advantages.outcome(rewards))
                 batch["rollout_logprobs"] = samples.logprobs
+                batch = jax.device_put(batch, batch_sharding(mesh))  # every process has all of it
                 batch["ref_logprobs"] = logprobs(reference, batch)
                 if config.updates_per_rollout > 1:
                     batch["old_logprobs"] = logprobs(state.params, batch)
@@ -113,17 +131,22 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 # Updates
                 for _ in range(config.updates_per_rollout):
                     state, metrics = update(state, batch)
+                watch.end(step, metrics)
                 figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                if not np.isfinite(figures["loss"]):  # such a state is never saved
-                    raise InputError(
-                        f"step {step}: the loss is {figures['loss']}; lower config.optimizer.peak_learning_rate"
-                    )
+                guard.must_go_back(step, state, figures["loss"])  # it does not: it raises, or it has skipped
+                figures["skipped"] = guard.skipped(state)
                 seconds = {"seconds": time.perf_counter() - began, "rollout_seconds": rollout_seconds}
+                watch.log(step)
                 writer.write(step, scores.figures | figures | seconds)
-                if step % config.save_every == 0 or step == config.num_steps:
-                    checkpointer.save(state, {"step": step})
+                last, pauses = step == config.num_steps, watch.preempted(step)
+                if step % config.save_every == 0 or last or pauses:
+                    checkpointer.save(state, {"step": step}, loss=-scores.figures["reward"])
                 progress.advance(1, reward=scores.figures["reward"], kl=figures["kl"])
+                if pauses and not last:
+                    raise Preempted(f"paused at step {step}; the same line resumes")
 
+    if not processes.is_main():
+        return {}
     records_of_run = read_metrics(workdir)
     tail = records_of_run[-max(1, len(records_of_run) // 10) :]  # one step's reward is noise
     return {
@@ -134,4 +157,4 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    driver.main("rl", run)
+    driver.main("rl", run, free=("guards", "keep_last", "keep_best", "profile"), many_processes=True)

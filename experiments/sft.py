@@ -7,12 +7,13 @@ from typing import Any
 
 from dsmath.data import arrays, chat, packing, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.model.sharding import use_cpu_devices
-from dsmath.runs import driver
+from dsmath.model.sharding import make_mesh, use_cpu_devices
+from dsmath.runs import driver, processes
 from dsmath.runs.checks import check_positive
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train import supervised
 from dsmath.train.checkpoint import read_model
+from dsmath.train.rows import local_rows
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
@@ -31,11 +32,13 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Data
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
-    examples = chat.encode_examples(records, tokenizer, config.length + 1)
-    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
-    tokenizer.save(workdir)
-    part = arrays.Part(len(examples), lambda: examples)
-    arrays.store(workdir / "data", "solutions", [part], ("tokens", "loss_mask"), progress=("write", "solution"))
+    if processes.is_main():
+        examples = chat.encode_examples(records, tokenizer, config.length + 1)
+        write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+        tokenizer.save(workdir)
+        part = arrays.Part(len(examples), lambda: examples)
+        arrays.store(workdir / "data", "solutions", [part], ("tokens", "loss_mask"), progress=("write", "solution"))
+    processes.barrier()
     source = arrays.open_source(workdir / "data", "solutions")
     batches = packing.solution_batches(
         source,
@@ -43,6 +46,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         batch_size=config.batch_size,
         seed=config.seed,
         packing_bins=config.packing_bins,
+        rows=local_rows(make_mesh(config.mesh), config.batch_size),
     )
 
     # Training
@@ -51,4 +55,4 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    driver.main("sft", run)
+    driver.main("sft", run, free=supervised.FREE, many_processes=True)

@@ -12,7 +12,7 @@ import sentencepiece
 import tokenizers
 
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import write_atomically
+from dsmath.runs.workdir import to_path, write_atomically
 
 FILE = "tokenizer.model"  # SentencePiece
 JSON_FILE = "tokenizer.json"  # Hugging Face's tokenizers
@@ -87,7 +87,7 @@ class Tokenizer(abc.ABC):
         Raises:
           InputError: none there, or a damaged one; `field` is the config's field that names the folder.
         """
-        folder = pathlib.Path(workdir)
+        folder = to_path(workdir)
         kinds = (SentencePieceTokenizer, BytePairTokenizer)  # where both files are, the first is the original
         kind = next((kind for kind in kinds if (folder / kind.file).is_file()), None)
         if kind is None:

@@ -1,5 +1,6 @@
 """Checkpoints: asynchronous Orbax, one step holds the state, the data's position and what the model is."""
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from dsmath.model.transformer import ModelConfig
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import LINEAGE, read_json
+from dsmath.runs.workdir import LINEAGE, read_json, to_path
 from dsmath.train.state import TrainState
 
 # Parameters are stored in pieces, so that conversion reads one without holding the layers of all that it belongs to.
@@ -18,19 +19,39 @@ _CHUNKS = ocp.SaveArgs(chunk_byte_size=2**26)
 
 
 class Checkpointer:
-    """The checkpoints of one workdir.
+    """The checkpoints of one workdir; all processes of a run call it alike.
+
+    What a kill in the middle of a save has left is cleaned away at the start.
 
     Args:
       workdir: checkpoints lie in its `checkpoints/`; its lineage is written into each.
       model: written into every checkpoint, so that a child needs no config of its parent.
-      keep: number of newest checkpoints that stay.
+      save_every: steps between two regular checkpoints; others, of a run that was asked to pause, take no regular
+        one's place.
+      keep_last: number of newest regular checkpoints that stay; the newest of all always does.
+      keep_best: number of checkpoints that stay besides because their losses are the lowest.
     """
 
-    def __init__(self, workdir: str | os.PathLike, model: ModelConfig, keep: int = 2):
-        self._model = model
+    def __init__(
+        self, workdir: str | os.PathLike, model: ModelConfig, *, save_every: int, keep_last: int, keep_best: int = 0
+    ):
+        self._model, self._save_every = model, save_every
         lineage = pathlib.Path(workdir) / LINEAGE
         self._lineage = read_json(lineage) if lineage.exists() else {}
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        policies = [
+            ocp.checkpoint_managers.LatestN(1),
+            ocp.checkpoint_managers.EveryNSteps(save_every, max_to_keep=keep_last),
+            ocp.checkpoint_managers.BestN(
+                get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
+            ),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_loss,  # without it no metrics are written
+            best_mode="min",
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
         self._manager = _manager(workdir, options)
 
     @property
@@ -38,12 +59,13 @@ class Checkpointer:
         """The newest whole checkpoint; one that a kill cut short does not count."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: Mapping[str, Any]) -> None:
+    def save(self, state: TrainState, data: Mapping[str, Any], loss: float) -> None:
         """Starts to save; training goes on meanwhile.
 
         Args:
           state: the training state.
           data: position of the data, as JSON.
+          loss: by which the best checkpoints are kept.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -55,17 +77,40 @@ class Checkpointer:
             "model": ocp.args.JsonSave(self._model.to_dict()),
             "lineage": ocp.args.JsonSave(self._lineage),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics={"loss": loss})
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, Any]:
-        """The newest checkpoint, laid onto the shardings of `abstract`: the state, and the data's position."""
+    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
+        """A checkpoint, laid onto the shardings of `abstract`: the state, and the data's position.
+
+        Args:
+          abstract: shapes, dtypes and shardings of the state.
+          step: of the checkpoint; the newest where not given.
+        Raises:
+          InputError: it is of another shape; the message names the first leaf that differs.
+        """
+        step = self.latest_step if step is None else step
+        found, source = self._manager.item_metadata(step), f"{self._manager.directory}/{step}"
+        _check_shapes(found["params"], abstract.params, f"--workdir: {source}", "config.model")
+        _check_shapes(found["rest"], _rest(abstract), f"--workdir: {source}", "config.optimizer or config.guards")
         items = {
             "params": ocp.args.StandardRestore(abstract.params),
             "rest": ocp.args.StandardRestore(_rest(abstract)),
             "data": ocp.args.JsonRestore(),
         }
-        found = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
-        return TrainState(params=found["params"], **found["rest"]), found["data"]
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return TrainState(params=restored["params"], **restored["rest"]), restored["data"]
+
+    def go_back(self, abstract: TrainState) -> TrainState:
+        """The state of the last regular checkpoint, to which a run goes back in the same way each time it is resumed.
+
+        Raises:
+          InputError: there is none yet.
+        """
+        self._manager.wait_until_finished()
+        regular = [step for step in self._manager.all_steps() if step % self._save_every == 0]
+        if not regular:
+            raise InputError("config.guards: the run must go back before its first checkpoint; lower config.save_every")
+        return self.restore(abstract, max(regular))[0]
 
     def __enter__(self):
         return self
@@ -94,13 +139,20 @@ def read_params(workdir: str | os.PathLike, abstract_params: Any, field: str = "
     """
     with _open(workdir, field) as manager:
         step = manager.latest_step()
-        _check_shapes(manager.item_metadata(step)["params"], abstract_params, f"{_folder(workdir)}/{step}", field)
+        source = f"{field}: {manager.directory}/{step}"
+        _check_shapes(manager.item_metadata(step)["params"], abstract_params, source, "config.model")
         args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
         return manager.restore(step, args=args)["params"]
 
 
-def _folder(workdir: str | os.PathLike) -> pathlib.Path:
-    return pathlib.Path(workdir) / "checkpoints"
+def _folder(workdir: str | os.PathLike) -> os.PathLike:
+    folder = to_path(workdir) / "checkpoints"
+    return folder if "://" in os.fspath(folder) else folder.absolute()
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    """By which the best are kept; that of a step which was skipped may be no number."""
+    return metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf
 
 
 def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -111,7 +163,7 @@ def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) 
         "model": ocp.JsonCheckpointHandler(),
         "lineage": ocp.JsonCheckpointHandler(),
     }
-    return ocp.CheckpointManager(_folder(workdir).absolute(), options=options, item_handlers=handlers)
+    return ocp.CheckpointManager(_folder(workdir), options=options, item_handlers=handlers)
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
@@ -122,18 +174,24 @@ def _open(workdir: str | os.PathLike, field: str) -> ocp.CheckpointManager:
     folder = _folder(workdir)
     if not folder.is_dir():
         raise InputError(f"{field}={str(workdir)!r}: no checkpoint in {folder}; give the workdir of a trained stage")
-    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False))
+    copied = ocp.options.AtomicityOptions(allow_legacy_atomic_rename=True)  # to a bucket, from where it was written
+    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, atomicity_options=copied))
     if manager.latest_step() is None:
         raise InputError(f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again")
     return manager
 
 
-def _check_shapes(there: Any, here: Any, source: str, field: str) -> None:
-    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(there)}
-    wanted = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(here)}
+def _check_shapes(there: Any, here: Any, source: str, whole: str) -> None:
+    found, wanted = _shapes(there), _shapes(here)
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise InputError(
-                f"{field}: {source}: parameter {name} is {found.get(name, 'absent')} there and "
-                f"{wanted.get(name, 'absent')} in config.model; make config.model fit, or take another checkpoint"
+                f"{source}: {name} is {found.get(name, 'absent')} there and {wanted.get(name, 'absent')} by {whole}; "
+                f"make {whole} fit, or take another checkpoint"
             )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf by its path, whether a tree holds tuples or, as Orbax tells it, lists."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

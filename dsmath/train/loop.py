@@ -1,27 +1,34 @@
 """The loop of supervised training: batches in, steps, metrics and checkpoints out."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
 
-from dsmath.runs.errors import InputError
+from dsmath.runs import processes
+from dsmath.runs.errors import Preempted
 from dsmath.train.checkpoint import Checkpointer
-from dsmath.train.state import TrainState
+from dsmath.train.guards import Guard
+from dsmath.train.state import TrainState, abstract_like
+from dsmath.train.watch import Watch
 
 
 class BatchIterator(Protocol):
-    """An endless iterator of batches whose position can be saved."""
+    """An endless iterator of batches, of the rows that this process makes, whose position can be saved."""
 
     def __next__(self) -> Mapping[str, Any]: ...
 
-    def get_state(self) -> Any: ...
+    def get_state(self) -> Any:
+        """The position of this process's rows, as JSON."""
 
-    def set_state(self, state: Any) -> None: ...
+    def set_state(self, state: Any) -> None:
+        """Goes on from the position of all processes."""
+
+    def merge_states(self, states: Iterable[Any]) -> Any:
+        """The position of all processes, from that of each."""
 
     def counts(self) -> Mapping[str, int]:
-        """Tokens given so far, by corpus."""
+        """Tokens that this process's rows have held so far, by corpus."""
 
 
 def fit(
@@ -29,35 +36,57 @@ def fit(
     train_step: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, jax.Array]]],
     batches: BatchIterator,
     checkpointer: Checkpointer,
+    guard: Guard,
+    watch: Watch,
     *,
     num_steps: int,
     save_every: int,
     log_every: int,
+    rollbacks: int,
     on_log: Callable[[int, dict[str, float]], None],
     on_step: Callable[[int], None],
+    on_rollback: Callable[[int, int], None],
 ) -> TrainState:
     """Trains from `state.step` to `num_steps`; the last step is always saved.
 
     Args:
+      rollbacks: how often the run has gone back before.
       on_log: called every `log_every` steps with the step and its metrics, before the step is saved.
       on_step: called after each step with its number.
+      on_rollback: called with the step and the earlier one that the run goes back to; the data go on where they are.
     Raises:
-      InputError: the loss is not finite; the checkpoint before it stays.
+      InputError: the guard stops the run; the checkpoint before it stays.
+      Preempted: the machine is taken away; the last step is saved.
     """
-    for step in range(int(state.step) + 1, num_steps + 1):
+    guard.begin(state)
+    step = int(state.step)
+    while step < num_steps:
+        step += 1
+        watch.begin(step)
         state, metrics = train_step(state, next(batches))
-        last = step == num_steps
-        logs, saves = step % log_every == 0 or last, step % save_every == 0 or last
+        watch.end(step, metrics)
+
+        last, pauses = step == num_steps, watch.preempted(step)
+        logs, saves = step % log_every == 0 or last, step % save_every == 0 or last or pauses
         if logs or saves:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not math.isfinite(values["loss"]):  # such a state is never saved
-                raise InputError(
-                    f"step {step}: the loss is {values['loss']}; lower config.optimizer.peak_learning_rate "
-                    "or config.optimizer.clip_norm; the last checkpoint before it stays"
-                )
+            values |= {"skipped": guard.skipped(state), "rollbacks": rollbacks}
+            if guard.must_go_back(step, state, values["loss"], rollbacks):  # such a state is never saved
+                if pauses:  # the resumed run comes here again
+                    raise Preempted(f"paused before step {step}, which goes back; the same line resumes")
+                abstract, state = abstract_like(state), None  # there may be no room for two states
+                state = checkpointer.go_back(abstract)
+                guard.begin(state)
+                on_rollback(step, int(state.step))
+                step, rollbacks = int(state.step), rollbacks + 1
+                continue
         if logs:
+            watch.log(step)
             on_log(step, values)
         if saves:
-            checkpointer.save(state, batches.get_state())
+            position = batches.merge_states(processes.gather(batches.get_state()))
+            checkpointer.save(state, {"batches": position, "rollbacks": rollbacks}, values["loss"])
         on_step(step)
+        if pauses and not last:
+            raise Preempted(f"paused at step {step}; the same line resumes")
     return state

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from dsmath.model.sharding import batch_sharding, replicated, tree_shardings
 from dsmath.model.transformer import Transformer
 from dsmath.train import lora
+from dsmath.train.rows import to_global
 
 Batch = Mapping[str, Array]
 # (params, batch) -> the loss's sum, and sums of metrics; "denominator" divides them all.
@@ -71,6 +72,11 @@ def abstract_state(
     )
 
 
+def abstract_like(state: TrainState) -> TrainState:
+    """Shapes, dtypes and shardings of a state."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
 def create_state(
     model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, lora_rank: int = 0
 ) -> TrainState:
@@ -118,8 +124,11 @@ def make_train_step(
       num_microbatches: the batch's rows are worked through in this many parts, gradients summed.
       frozen: the model's parameters where the state holds adapters; the loss function gets both as one tree.
     Returns:
-      the step; metrics hold `loss`, `grad_norm`, `update_norm` and the loss function's, divided.
+      the step; metrics hold `loss`, `grad_norm`, `param_norm`, `update_norm`, `update_ratio` (of the update to the
+      parameters) and the loss function's, divided. Of a batch's arrays NumPy's hold the rows of this process alone
+      (see `rows.local_rows`), JAX's are global.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def gradients(params: Any, batch: Batch, frozen: Any) -> tuple[Any, dict[str, Array]]:
         def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
@@ -140,9 +149,12 @@ def make_train_step(
         grads, sums = (gradients if num_microbatches == 1 else accumulate)(state.params, batch, frozen)
         denominator = jnp.maximum(sums.pop("denominator"), 1.0)
         grads, metrics = jax.tree.map(lambda x: x / denominator, (grads, sums))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["grad_norm"] = optax.global_norm(grads)
+        seen = {"loss": metrics["loss"], "grad_norm": metrics["grad_norm"]}  # by which a guard judges the step
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **seen)
+        metrics["param_norm"] = optax.global_norm(state.params)
         metrics["update_norm"] = optax.global_norm(updates)
+        metrics["update_ratio"] = metrics["update_norm"] / metrics["param_norm"]
         params = optax.apply_updates(state.params, updates)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
@@ -150,6 +162,6 @@ def make_train_step(
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):
-            return jitted(state, jax.device_put(dict(batch), batch_sharding(mesh)), frozen)
+            return jitted(state, to_global(batch, batch_sharding(mesh)), frozen)
 
     return run

@@ -1,23 +1,32 @@
 """Next-token training: pretraining and SFT differ in their batches alone."""
 
+import math
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 from jax import Array
 
 from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
+from dsmath.runs import processes
 from dsmath.runs.checks import check_positive
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.train.checkpoint import Checkpointer, read_params
 from dsmath.train.cross_entropy import chunked_cross_entropy
+from dsmath.train.guards import Guard
 from dsmath.train.loop import BatchIterator, fit
 from dsmath.train.optimizer import make_optimizer
+from dsmath.train.rows import local_rows
 from dsmath.train.state import Batch, LossFunction, abstract_state, create_state, make_train_step, start_from
+from dsmath.train.watch import Watch
+
+FREE = ("guards", "keep_last", "keep_best", "profile")  # fields of the config that a resumed run may change
 
 
 def next_token_loss(model: Transformer, logits_chunk: int) -> LossFunction:
@@ -43,9 +52,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       InputError: names the field.
     """
-    check_positive(config, "length", "batch_size", "logits_chunk", "num_steps", "save_every", "log_every")
+    check_positive(config, "length", "batch_size", "logits_chunk", "num_steps", "save_every", "keep_last", "log_every")
     check_batch(config.batch_size, config.num_microbatches, make_mesh(config.mesh), "config.batch_size")
     make_optimizer(config.optimizer, config.num_steps)
+    Guard(config.guards)
 
 
 def train(
@@ -58,22 +68,28 @@ def train(
     """Trains to `config.num_steps`, from the workdir's newest checkpoint, from `config.init_from`, or from scratch.
 
     Args:
-      config: mesh, init_from, num_steps, num_microbatches, save_every, log_every, seed, optimizer.
+      config: mesh, init_from, num_steps, num_microbatches, save_every, keep_last, keep_best, log_every, seed,
+        optimizer, guards, profile.
       workdir: of the stage.
       model_config: the model; a parent's parameters must have its shapes.
       batches: see `next_token_loss`.
       label: the stage's name, shown beside the progress.
     Returns:
-      the mean loss of the last tenth of the logged steps, the number of steps and of parameters.
+      the mean loss of the last tenth of the logged steps, the number of steps and of parameters; in process 0.
     """
     mesh = make_mesh(config.mesh)
     model = Transformer(model_config)
     optimizer, schedule = make_optimizer(config.optimizer, config.num_steps)
-    with Checkpointer(workdir, model_config) as checkpointer:
+    guard, rollbacks = Guard(config.guards), 0
+    optimizer = guard.wrap(optimizer)
+    with Checkpointer(
+        workdir, model_config, save_every=config.save_every, keep_last=config.keep_last, keep_best=config.keep_best
+    ) as checkpointer:
         abstract = abstract_state(model, optimizer, mesh)
         if checkpointer.latest_step is not None:
-            state, position = checkpointer.restore(abstract)
-            batches.set_state(position)
+            state, data = checkpointer.restore(abstract)
+            batches.set_state(data["batches"])
+            rollbacks = data["rollbacks"]
         elif config.init_from:
             params = read_params(config.init_from, abstract.params)
             state = start_from(params, model, optimizer, mesh, config.seed)
@@ -82,30 +98,52 @@ def train(
 
         start = int(state.step)
         clock = _Clock(config.batch_size * config.length)
+        copies = processes.count() * len(local_rows(mesh, config.batch_size)) // config.batch_size  # of each row
         with (
             MetricsWriter(workdir, start) as writer,
             Progress(config.num_steps, label, "step", done=start) as progress,
+            Watch(workdir, config.guards.hang_seconds, config.profile) as watch,
         ):
 
             def log(step: int, metrics: dict[str, float]) -> None:
-                counts = {f"tokens/{name}": count for name, count in batches.counts().items()}
-                writer.write(step, metrics | counts | {"learning_rate": float(schedule(step - 1))} | clock.rate(step))
+                learning_rate = float(schedule(step - 1 - metrics["skipped"]))  # a skipped step moves no schedule
+                counts = _sum_counts(processes.gather(batches.counts()), copies)
+                writer.write(step, metrics | counts | {"learning_rate": learning_rate} | clock.rate(step))
                 progress.advance(0, loss=metrics["loss"])
+
+            def go_back(step: int, earlier: int) -> None:
+                if processes.is_main():
+                    logging.warning("step %d: config.guards sends the run back to step %d", step, earlier)
+                writer.go_back(earlier)
+                progress.advance(earlier - (step - 1))
+                clock.restart()
 
             fit(
                 state,
                 make_train_step(next_token_loss(model, config.logits_chunk), optimizer, mesh, config.num_microbatches),
                 batches,
                 checkpointer,
+                guard,
+                watch,
                 num_steps=config.num_steps,
                 save_every=config.save_every,
                 log_every=config.log_every,
+                rollbacks=rollbacks,
                 on_log=log,
                 on_step=lambda step: progress.advance(),
+                on_rollback=go_back,
             )
+    if not processes.is_main():
+        return {}
     losses = [record["loss"] for record in read_metrics(workdir)]
-    tail = losses[-max(1, len(losses) // 10) :]  # one step's loss is noise
+    tail = losses[-max(1, len(losses) // 10) :]  # one step's loss is noise, that of a skipped one no number
+    tail = [loss for loss in tail if math.isfinite(loss)] or [math.nan]
     return {"loss": sum(tail) / len(tail), "steps": config.num_steps, "parameters": _count(abstract.params)}
+
+
+def _sum_counts(counts: list[Mapping[str, int]], copies: int) -> dict[str, int]:
+    """Tokens of all processes by corpus, as metrics; so many processes hold each row."""
+    return {f"tokens/{name}": sum(count[name] for count in counts) // copies for name in counts[0]}
 
 
 def _count(params: Any) -> int:
@@ -117,6 +155,9 @@ class _Clock:
 
     def __init__(self, tokens_per_step: int):
         self._tokens_per_step = tokens_per_step
+        self.restart()
+
+    def restart(self) -> None:
         self._step, self._time = None, 0.0
 
     def rate(self, step: int) -> dict[str, float]:

@@ -176,8 +176,8 @@ def test_a_checkpoint_that_training_wrote_goes_out(make_model_config, tokenizer,
     config = make_model_config(vocab_size=360, attention_bias=True, tied=False, rope_scaling=scaling)
     model = Transformer(config)
     state = create_state(model, optax.identity(), _mesh(mesh), seed=0)
-    with Checkpointer(tmp_path / "run", config) as checkpointer:
-        checkpointer.save(state, {})
+    with Checkpointer(tmp_path / "run", config, save_every=1, keep_last=1) as checkpointer:
+        checkpointer.save(state, {}, loss=0.0)
     tokenizer.save(tmp_path / "run")
     with pytest.raises(InputError, match=r"--length: .*config\.json names none; give"):
         _out(tmp_path / "run", tmp_path / "hf")

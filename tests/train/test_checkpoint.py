@@ -6,14 +6,18 @@ import jax
 import numpy as np
 import optax
 import pytest
+from etils.epath import backend
+from fsspec.implementations import dirfs, local
 
 from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import fingerprint, read_json, require_finished, write_json, write_lineage
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
 from dsmath.train.state import abstract_params, abstract_state, create_state
 
 OPTIMIZER = optax.adam(1e-3)
+KEEP = {"save_every": 1, "keep_last": 2}
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +27,14 @@ def parent(tmp_path_factory, make_model_config):
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     model = Transformer(make_model_config())
     state = create_state(model, OPTIMIZER, mesh, seed=0)
-    with Checkpointer(workdir, model.config) as checkpointer:
+    with Checkpointer(workdir, model.config, **KEEP) as checkpointer:
         for step in (3, 5, 8):
             state = state.replace(
                 step=jax.device_put(np.int32(step), state.step.sharding),
                 params=jax.tree.map(lambda leaf, step=step: leaf + step, state.params),
             )
-            checkpointer.save(state, {"step": step, "position": [step, {"epoch": 1}]})
-            checkpointer.save(state, {"step": -1})  # a step that is there is not written again
+            checkpointer.save(state, {"step": step, "position": [step, {"epoch": 1}]}, loss=1.0)
+            checkpointer.save(state, {"step": -1}, loss=0.0)  # a step that is there is not written again
     return workdir, jax.device_get(state)
 
 
@@ -38,7 +42,7 @@ def test_the_newest_checkpoint_comes_back_on_another_mesh(parent, make_model_con
     workdir, saved = parent
     mesh = make_mesh({"fsdp": 8})
     model = Transformer(make_model_config())
-    with Checkpointer(workdir, model.config) as checkpointer:
+    with Checkpointer(workdir, model.config, **KEEP) as checkpointer:
         assert checkpointer.latest_step == 8
         abstract = abstract_state(model, OPTIMIZER, mesh)
         state, data = checkpointer.restore(abstract)
@@ -64,14 +68,14 @@ def test_a_child_reads_model_and_parameters_without_its_parents_config(parent, m
         np.testing.assert_array_equal(leaf, wanted)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"mlp_width": 64}, r"parameter .*'blocks'.*'mlp'.*'down'.* is \(2, 48, 32\) there and \(2, 64, 32\)"),
-        ({"tied": False}, r"parameter .*'output'.* is absent there and \(32, 64\)"),
-        ({"vocab_size": 128}, r"parameter .*'embedding'.* is \(64, 32\) there and \(128, 32\)"),
-    ],
-)
+ANOTHER_SHAPE = [
+    ({"mlp_width": 64}, r"params/blocks/mlp/down is \(2, 48, 32\) there and \(2, 64, 32\) by config\.model; make"),
+    ({"tied": False}, r"params/output is absent there and \(32, 64\) by config\.model"),
+    ({"vocab_size": 128}, r"params/embedding is \(64, 32\) there and \(128, 32\) by config\.model"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), ANOTHER_SHAPE)
 def test_a_checkpoint_of_another_shape_is_refused_with_its_first_leaf(parent, make_model_config, changes, named):
     workdir, _ = parent
     abstract = abstract_params(Transformer(make_model_config(**changes)), make_mesh({"data": 8}))
@@ -82,19 +86,85 @@ def test_a_checkpoint_of_another_shape_is_refused_with_its_first_leaf(parent, ma
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(("changes", "named"), ANOTHER_SHAPE)
+def test_a_run_does_not_resume_from_another_shape(parent, make_model_config, changes, named):
+    workdir, _ = parent
+    model = Transformer(make_model_config(**changes))
+    with Checkpointer(workdir, model.config, **KEEP) as checkpointer, pytest.raises(InputError, match=named):
+        checkpointer.restore(abstract_state(model, OPTIMIZER, make_mesh({"data": 8})))
+
+
+def test_a_run_does_not_resume_with_another_optimizer(parent, make_model_config):
+    workdir, _ = parent
+    model = Transformer(make_model_config())
+    with Checkpointer(workdir, model.config, **KEEP) as checkpointer:
+        named = r"opt_state/0/count is \(\) there and absent by config\.optimizer"
+        with pytest.raises(InputError, match=named):
+            checkpointer.restore(abstract_state(model, optax.sgd(1e-3), make_mesh({"data": 8})))
+
+
+def test_what_is_kept_are_the_newest_regular_ones_the_best_and_the_newest_of_all(tmp_path, make_model_config):
+    model = Transformer(make_model_config())
+    state = create_state(model, OPTIMIZER, make_mesh({"data": 8}), seed=0)
+    losses = {10: 2.0, 20: 0.5, 30: np.nan, 40: 0.9, 43: 5.0, 50: 1.0, 57: 0.6}  # at 43 and 57 the run paused
+    kept = {30: {20, 30}, 40: {20, 30, 40}, 43: {20, 30, 40, 43}, 50: {20, 40, 50}, 57: {20, 40, 50, 57}}
+    for step, loss in losses.items():  # each in a run of its own: what is known of the losses lies on disk
+        with Checkpointer(tmp_path, model.config, save_every=10, keep_last=2, keep_best=1) as checkpointer:
+            place = state.step.sharding
+            checkpointer.save(state.replace(step=jax.device_put(np.int32(step), place)), {}, loss)
+        found = {int(entry.name) for entry in (tmp_path / "checkpoints").iterdir()}
+        assert found == kept.get(step, found)
+
+
 def test_a_missing_checkpoint_names_field_and_remedy(tmp_path, make_model_config):
     with pytest.raises(InputError, match=r"config\.init_from=.*no checkpoint in .*; give the workdir"):
         read_model(tmp_path / "absent")
-    with Checkpointer(tmp_path / "begun", make_model_config()) as checkpointer:
+    with Checkpointer(tmp_path / "begun", make_model_config(), **KEEP) as checkpointer:
         assert checkpointer.latest_step is None
     with pytest.raises(InputError, match=r"config\.reference=.*no finished checkpoint; run its stage again"):
         read_model(tmp_path / "begun", "config.reference")
 
 
-def test_a_checkpoint_that_a_kill_cut_short_does_not_count(parent, tmp_path, make_model_config):
+def test_a_checkpoint_that_a_kill_cut_short_does_not_count_and_is_cleaned_away(parent, tmp_path, make_model_config):
     workdir, _ = parent
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     (copy / "checkpoints" / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
-    with Checkpointer(copy, make_model_config()) as checkpointer:
+    model, mesh = Transformer(make_model_config()), make_mesh({"data": 8})
+    with Checkpointer(copy, model.config, **KEEP) as checkpointer:
         assert checkpointer.latest_step == 8
+        state, _ = checkpointer.restore(abstract_state(model, OPTIMIZER, mesh))
+        checkpointer.save(state.replace(step=jax.device_put(np.int32(9), state.step.sharding)), {}, loss=1.0)
+    assert sorted(entry.name for entry in (copy / "checkpoints").iterdir()) == ["8", "9"]  # what was left is gone
+
+
+def test_a_parent_in_a_bucket_is_read_where_it_lies(parent, tmp_path, make_model_config, monkeypatch):
+    """A folder stands in for the bucket; arrays, which TensorStore reads by itself, are left out."""
+    workdir, _ = parent
+    shutil.copytree(workdir, tmp_path / "runs" / "parent")
+    write_json(tmp_path / "runs" / "parent" / "lineage.json", {})
+
+    class Bucket(dirfs.DirFileSystem):
+        def __init__(self, **_):
+            super().__init__(path=str(tmp_path), fs=local.LocalFileSystem())
+
+        def _join(self, path):
+            return super()._join(path.removeprefix("s3://"))
+
+    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", lambda *_: Bucket())
+    require_finished("s3://runs/parent", "config.init_from")
+    assert read_model("s3://runs/parent") == make_model_config()
+    write_lineage(tmp_path, parents={"init_from": "s3://runs/parent"})
+    lineage = fingerprint(tmp_path / "runs" / "parent" / "lineage.json")
+    record = read_json(tmp_path / "lineage.json")["parents"]["init_from"]
+    assert record == {"workdir": "s3://runs/parent", "lineage": lineage, "step": 8}
+
+
+def test_a_bucket_that_nothing_installed_can_read_is_refused(monkeypatch):
+    def filesystem(*_):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", filesystem)
+    named = r"config\.init_from='s3://runs/parent': Install s3fs to access S3 \(pip install s3fs\)"
+    with pytest.raises(InputError, match=named):
+        require_finished("s3://runs/parent", "config.init_from")
