@@ -41,7 +41,7 @@ from absl import app, flags
 from benchmarks import mining_bare, timing
 from configs import mine as configs
 from dsmath.runs.workdir import read_json, write_json
-from dsmath.web import classifier, dedup, mine, warc
+from dsmath.web import classifier, dedup, mine, tokens, warc
 from dsmath.web.benchmark_texts import read_benchmarks
 from dsmath.web.decontaminate import Decontaminator
 from dsmath.web.extract import html_to_text
@@ -163,7 +163,7 @@ class _Bench:
             "workers": _WORKERS.value,
             "model": str(self._folded if name == "matched" else self._trained),
             "min_score": _MIN_SCORE,
-            "token_pattern": classifier._TOKEN.pattern,
+            "token_pattern": tokens.TOKEN.pattern,
             "word_pattern": dedup._WORD.pattern,
             "benchmark_texts": str(self._texts),
             "formulas": _FORMULAS.value,
@@ -270,7 +270,7 @@ def _train(
         if label and row["host"] in hosts and row["url"] in pages and not row["dup_of"] and counts[key] < _MAX_PER_HOST:
             counts[key] += 1
             page = pages[row["url"]]
-            lines.append(f"{label} {classifier._line(html_to_text(page.html, page.charset))}")
+            lines.append(f"{label} {tokens.line(html_to_text(page.html, page.charset))}")
     order = np.random.default_rng(0).permutation(len(lines))
     (folder / "train.txt").write_text("".join(lines[i] + "\n" for i in order), encoding="utf-8")
     with classifier._zeroed_allocations():

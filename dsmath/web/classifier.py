@@ -10,7 +10,6 @@ import math
 import mmap
 import os
 import pathlib
-import re
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ import numpy as np
 
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import replacing
+from dsmath.web import tokens
 
 try:
     import fasttext
@@ -29,12 +29,6 @@ except ImportError as error:
     ) from error
 
 _MATH, _OTHER = "__label__math", "__label__other"
-# Words, LaTeX commands and Chinese characters; numbers, marks and single letters tell manuals apart, not mathematics
-# (AUC 0.88 against 0.76 with them, on real manuals' pages). Nothing is left that means something to fastText either:
-# "__label__", or "</s>", which would end the line.
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(f"[{_CJK}]|\\\\?[^\\W\\d_{_CJK}]{{2,}}")
-_ASCII_GAPS = {code: " " for code in range(128) if not chr(code).islower() and chr(code) != "\\"}
 _SMOOTHING = 1e-5  # fastText adds it to a probability before the logarithm, and does not take it off again
 # fastText 0.9.3 fills its input matrix in tenths, one a thread, and leaves the rest as the allocator gave it. With
 # glibc `_zeroed_allocations` makes that zeros; elsewhere blocks above this size mostly come fresh from the system.
@@ -161,7 +155,7 @@ def spool(
                         ((text, "") for text in texts) if text_hosts is None else zip(texts, text_hosts, strict=True)
                     )
                     for text, host in pairs:
-                        size = file.write(f"{label} {_line(text)}\n".encode(errors="replace"))
+                        size = file.write(f"{label} {tokens.line(text)}\n".encode(errors="replace"))
                         ends.append(ends[-1] + size)
                         labels.append(label == _MATH)
                         hosts.append(numbers.setdefault(host, len(numbers)) if host else -1)
@@ -292,7 +286,7 @@ class Classifier:
 
     def score(self, texts: Iterable[str]) -> np.ndarray:
         """P(math) of each text, float32 [texts] within 0 to 1."""
-        return self.score_lines(map(_line, texts))
+        return self.score_lines(map(tokens.line, texts))
 
     def score_lines(self, lines: Iterable[str]) -> np.ndarray:
         """The same of lines of tokens, as `TrainingTexts` gives them."""
@@ -348,19 +342,6 @@ def _is_whole_model(content: bytes) -> bool:
     except (struct.error, ValueError):  # cut
         return False
     return position == len(content)
-
-
-def _line(text: str) -> str:
-    """A text as one line of lower-case tokens."""
-    tokens: list[str] = []
-    for is_ascii, lines in itertools.groupby(text.lower().split("\n"), str.isascii):
-        part = "\n".join(lines)
-        if is_ascii:  # the same as below, seven times as fast
-            words = part.replace("\\", " \\").translate(_ASCII_GAPS).split()
-            tokens += [word for word in words if len(word) > 2 or (len(word) == 2 and word[0] != "\\")]
-        else:
-            tokens += _TOKEN.findall(part)
-    return " ".join(tokens)
 
 
 def _score_lines(model: "fasttext.FastText._FastText", lines: Iterable[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import rensa
 
-from dsmath.web import clusters
+from dsmath.web import characters, clusters
 
 NUM_HASHES = 256
 SHINGLE = 5  # words; a Chinese, Japanese or Korean character counts as a word
@@ -165,11 +165,7 @@ def _shingles(text: str) -> np.ndarray:
 
 def _hash_words(text: str) -> np.ndarray:
     """Hashes of the words of a lower-case text: polynomials of their characters modulo 2^64."""
-    units = text.encode("utf-16-le", "surrogatepass")
-    is_basic = len(units) == 2 * len(text)  # no character takes two units
-    code_L = np.frombuffer(
-        units if is_basic else text.encode("utf-32-le", "surrogatepass"), "<u2" if is_basic else "<u4"
-    )
+    code_L = characters.codes(text)
     kind_L = _kinds().take(code_L)
     is_start_L = kind_L.copy()
     is_start_L[1:] &= ~(kind_L[:-1] & _LETTER)  # a letter behind a letter begins no word
@@ -195,10 +191,7 @@ def _pieces(text: str) -> Iterator[str]:
 @functools.cache
 def _kinds() -> np.ndarray:
     """What each character is to the words; as in `_WORD`."""
-    characters = "".join(map(chr, range(0x110000)))
-    kind = np.full(len(characters), _BETWEEN, np.uint8)
-    for match in re.finditer(f"[^\\W{_CJK}]+", characters):
-        kind[match.start() : match.end()] = _LETTER
-    for match in re.finditer(f"[{_CJK}]+", characters):
-        kind[match.start() : match.end()] = _CJK_LETTER
+    kind = np.where(characters.are_alphanumeric(), _LETTER, _BETWEEN).astype(np.uint8)
+    kind[ord("_")] = _LETTER
+    kind[characters.are_within(_CJK)] = _CJK_LETTER
     return kind

@@ -1,12 +1,15 @@
 """The language of a page."""
 
-import re
+import functools
 from collections import Counter
 
+import numpy as np
 from resiliparse.parse.lang import detect_fast
 
+from dsmath.web import characters
+
 _START = 4_000  # characters that are read
-_HAN, _KANA = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"), re.compile("[\u3040-\u30ff]")
+_HAN, _KANA = "\u3400-\u4dbf\u4e00-\u9fff", "\u3040-\u30ff"
 _MIN_CJK_SHARE = 0.05  # of the characters; a Chinese manual is full of Latin commands
 _FUNCTION_WORDS = {
     "en": "the of and to is in for this that with",
@@ -34,12 +37,15 @@ def detect_language(text: str) -> str:
     """
     start = text[:_START]
     if not start.isascii():
-        for language, characters in (("ja", _KANA), ("zh", _HAN)):
-            if len(characters.findall(start)) > _MIN_CJK_SHARE * len(start):
+        for language, ranges in (("ja", _KANA), ("zh", _HAN)):
+            if np.count_nonzero(_are_within(ranges).take(characters.codes(start))) > _MIN_CJK_SHARE * len(start):
                 return language
-    words, counts = Counter(start.lower().split()), Counter()
-    for word in _LANGUAGES_BY_WORD.keys() & words.keys():
+    counts: Counter = Counter()
+    for word, count in Counter(filter(_LANGUAGES_BY_WORD.__contains__, start.lower().split())).items():
         for language in _LANGUAGES_BY_WORD[word]:
-            counts[language] += words[word]
+            counts[language] += count
     count, language = max(((count, language) for language, count in counts.items()), default=(0, "unknown"))
     return language if count >= _MIN_FUNCTION_WORDS else detect_fast(start)[0]
+
+
+_are_within = functools.cache(characters.are_within)

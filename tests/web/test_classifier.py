@@ -8,11 +8,9 @@ import tempfile
 import fasttext
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dsmath.runs.errors import InputError
-from dsmath.web import classifier
+from dsmath.web import classifier, tokens
 from dsmath.web.classifier import Classifier, Settings, TrainingTexts, spool
 
 MATH = ["theorem", "proof", "lemma", "integral", "matrix", "prime", "group", "\\frac", "\\int", "证", "明", "函", "数"]
@@ -39,7 +37,7 @@ def test_folded_model_scores_as_the_trained_one(monkeypatch):
     unfolded = {}
 
     def keep(model):
-        unfolded["score"] = classifier._score_lines(model, [classifier._line(text) for text in texts])
+        unfolded["score"] = classifier._score_lines(model, [tokens.line(text) for text in texts])
         return fold(model)
 
     fold, texts = classifier._fold, _texts(MATH, 30, 4) + _texts(OTHER, 30, 5)
@@ -220,8 +218,3 @@ def test_model_of_other_labels_is_refused(tmp_path):
     ).save_model(str(tmp_path / "other.bin"))
     with pytest.raises(InputError, match=r"its labels are .*ham"):
         Classifier.load(tmp_path / "other.bin")
-
-
-@given(st.text(st.sampled_from("abZ\\\\ 1_{}\n\t$é中ſK\u2028.,-"), max_size=60))
-def test_tokens_are_those_of_the_expression(text):
-    assert classifier._line(text) == " ".join(classifier._TOKEN.findall(text.lower()))

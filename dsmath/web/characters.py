@@ -1,0 +1,42 @@
+"""Characters as numbers in arrays: what each is, and texts made of them, a page at a time."""
+
+import functools
+import sys
+
+import numpy as np
+
+
+def codes(text: str) -> np.ndarray:
+    """The code points of a text: uint16 where they all fit, else uint32."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) == 2 * len(text):  # no character takes two units
+        return np.frombuffer(units, "<u2")
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def to_text(code_L: np.ndarray) -> str:
+    """The text of code points as `codes` gives them."""
+    return code_L.tobytes().decode("utf-16-le" if code_L.itemsize == 2 else "utf-32-le", "surrogatepass")
+
+
+def are_alphanumeric() -> np.ndarray:
+    """Of every character whether it is a letter or a digit, as for `\\w` but without `_`: bool [0x110000]."""
+    return np.char.isalnum(_all())
+
+
+def are_digits() -> np.ndarray:
+    """Of every character whether it is a decimal digit, as for `\\d`: bool [0x110000]."""
+    return np.char.isdecimal(_all())
+
+
+def are_within(ranges: str) -> np.ndarray:
+    """Of every character whether it is within one of the ranges, written as in a regular expression's class."""
+    within = np.zeros(sys.maxunicode + 1, bool)
+    for first, last in zip(ranges[::3], ranges[2::3], strict=True):
+        within[ord(first) : ord(last) + 1] = True
+    return within
+
+
+@functools.cache
+def _all() -> np.ndarray:
+    return np.arange(sys.maxunicode + 1, dtype="<u4").view("<U1")
