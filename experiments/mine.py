@@ -3,6 +3,7 @@
 python -m experiments.mine --config=configs/mine.py:nano --workdir=runs/mine
 """
 
+import os
 import pathlib
 import sys
 from typing import Any
@@ -35,8 +36,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     others = [str(path) for path in find_files(config.benchmarks)] if config.benchmarks else []
     benchmarks = mine.read_benchmarks(workdir, config.benchmarks)
     labels = report.read_labels(config.labels) if config.labels else {}
-    if config.classifier_file:
-        Classifier.load(config.classifier_file)
+    fixed_classifier = os.path.abspath(config.classifier_file) if config.classifier_file else ""
+    if fixed_classifier:
+        Classifier.load(fixed_classifier)
         others.append(config.classifier_file)
     else:
         others += seed.find_files(config.seed_texts)
@@ -54,18 +56,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     # ------------------------------------------------------------------------------------------------ text, once each
     pages = crawl.read(
         inputs, workdir, engine, min_words=config.min_words, threshold=config.near_duplicate_threshold,
-        pages_per_task=config.pages_per_task,
+        pages_per_task=config.pages_per_task, classifier=fixed_classifier,
         languages=[language.strip() for language in config.languages.split(",") if language.strip()],
     )  # fmt: skip
     _say(f"{pages.num_pages} pages, {pages.num_unique} of them unique; duplicates: {dict(pages.duplicates)}")
 
     # ------------------------------------------------------------------------------------------------ rounds
-    rounds, domains, ended = [], [], "classifier_file" if config.classifier_file else "max_rounds"
-    last_round = 1 if config.classifier_file else config.max_rounds
+    rounds, domains, ended = [], [], "classifier_file" if fixed_classifier else "max_rounds"
+    last_round = 1 if fixed_classifier else config.max_rounds
     for round_number in range(1, last_round + 1):
         # 1. Train a fastText model on the seed and on random pages; embedded texts stand in for missing ones.
-        classifier, figures = pathlib.Path(config.classifier_file).absolute(), {}
-        if not config.classifier_file:
+        classifier, figures = pathlib.Path(fixed_classifier), {}
+        if not fixed_classifier:
             classifier, figures = mine.train_classifier(
                 pages, round_number, domains, seed_texts=seed_texts, other_texts=other_texts,
                 num_negatives=config.negatives, max_per_host=config.max_per_host,

@@ -21,7 +21,8 @@ from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE
 from dsmath.web import duplicates, library_docs, sources
 from dsmath.web.engine import Engine
-from dsmath.web.pages import ExtractPages, read_metadata, read_rows
+from dsmath.web.extraction import ExtractPages
+from dsmath.web.pages import read_metadata, read_rows, read_table
 
 EMBEDDED = "embedded"
 
@@ -37,6 +38,7 @@ class Crawl:
       num_unique: pages that stay.
       skipped: records that were left out, by kind.
       duplicates: pages that were dropped, by kind.
+      is_scored: whether a classifier scored the pages as they were read.
     """
 
     workdir: pathlib.Path
@@ -45,6 +47,7 @@ class Crawl:
     num_unique: int
     skipped: Mapping[str, int]
     duplicates: Mapping[str, int]
+    is_scored: bool = False
 
     def pages(self, name: str) -> pathlib.Path:
         """The file of a crawl file's pages, duplicates included."""
@@ -61,11 +64,11 @@ class Crawl:
 
     def rows(self, name: str) -> np.ndarray:
         """int64 [unique pages of the file]: their rows in `pages`, ascending."""
-        return pq.read_table(self.unique(name))["row"].to_numpy()
+        return read_table(self.unique(name))["row"].to_numpy()
 
     def index(self, name: str, columns: Sequence[str]) -> pa.Table:
         """Columns of the unique pages of a file."""
-        return pq.read_table(self.pages(name), columns=list(columns)).take(pa.array(self.rows(name)))
+        return read_table(self.pages(name), columns).take(pa.array(self.rows(name)))
 
 
 class PageReference(NamedTuple):
@@ -119,6 +122,7 @@ def read(
     languages: Sequence[str],
     threshold: float,
     pages_per_task: int,
+    classifier: str = "",
 ) -> Crawl:
     """Extracts the pages of every file and finds the duplicates; what is done already stays as it is.
 
@@ -128,6 +132,7 @@ def read(
       languages: codes of the languages that stay; none: all.
       threshold: the Jaccard similarity from which texts are near duplicates.
       pages_per_task: of `duplicates.remove`.
+      classifier: the file of the one that scores the pages, where it is known before they are read.
     Raises:
       InputError: the crawl holds no readable page, or a file cannot be reached.
     """
@@ -140,7 +145,7 @@ def read(
         }
         for path, name in zip(inputs, names, strict=True)
     ]
-    engine.run_missing("extract", ExtractPages, (min_words, list(languages)), tasks)
+    engine.run_missing("extract", ExtractPages, (min_words, list(languages), classifier), tasks)
     skipped: Counter = Counter()
     for task in tasks:
         found = read_metadata(task["output"], "skipped")
@@ -158,6 +163,7 @@ def read(
         num_unique=num_pages - sum(dropped.values()),
         skipped=dict(sorted(skipped.items())),
         duplicates=dropped,
+        is_scored=bool(classifier),
     )
 
 

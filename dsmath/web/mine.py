@@ -14,13 +14,16 @@ import pyarrow.parquet as pq
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE, read_json, replacing, write_json, write_lineage
-from dsmath.web import benchmark_texts, classifier, clusters, marking, pages, selection, sources, validation
+from dsmath.web import benchmark_texts, classifier, clusters, marking, selection, sources, validation
 from dsmath.web import crawl as crawls
 from dsmath.web.benchmark_texts import BenchmarkText
+from dsmath.web.corpus import WriteCorpus
 from dsmath.web.crawl import Crawl, PageReference
 from dsmath.web.decontaminate import CONTAMINATED_SCHEMA, Decontaminator
 from dsmath.web.domains import Domain
 from dsmath.web.engine import Engine
+from dsmath.web.pages import read_table
+from dsmath.web.scoring import ScorePages, TakeScores
 from dsmath.web.seed import SeedText
 
 CONTAMINATED, DECONTAMINATOR = "contaminated.parquet", "decontaminator.npz"
@@ -116,9 +119,13 @@ def train_classifier(
 
 
 def score_pages(crawl: Crawl, round_number: int, model: pathlib.Path, engine: Engine) -> None:
-    """Scores every unique page: `scores/round-ROUND-NAME.parquet`."""
+    """Scores every unique page, or takes the scores that it has: `scores/round-ROUND-NAME.parquet`."""
     tasks = [crawl.task(name, selection.scores_file(crawl, round_number, name)) for name in crawl.names]
-    engine.run_missing(f"round {round_number}: score", pages.ScorePages, (str(model), round_number), tasks)
+    label = f"round {round_number}: score"
+    if crawl.is_scored:
+        engine.run_missing(label, TakeScores, (round_number,), tasks, is_light=True)
+    else:
+        engine.run_missing(label, ScorePages, (str(model), round_number), tasks)
 
 
 def read_benchmarks(workdir: pathlib.Path, pattern: str) -> dict[str, list[BenchmarkText]]:
@@ -164,11 +171,11 @@ def write_corpus(crawl: Crawl, round_number: int, decontaminator: str, engine: E
         )
         for name, path in zip(crawl.names, removed, strict=True)
     ]
-    engine.run_missing("write corpus", pages.WriteCorpus, (decontaminator,), tasks)
+    engine.run_missing("write corpus", WriteCorpus, (decontaminator,), tasks)
     if not (crawl.workdir / CONTAMINATED).exists():
         with replacing(crawl.workdir / CONTAMINATED) as path, pq.ParquetWriter(path, CONTAMINATED_SCHEMA) as writer:
             for part in removed:
-                writer.write_table(pq.read_table(part))
+                writer.write_table(read_table(part))
     shutil.rmtree(crawl.workdir / "removed", ignore_errors=True)
 
 

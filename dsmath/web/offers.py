@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dsmath.runs.workdir import replacing
 from dsmath.web.crawl import Crawl
 from dsmath.web.domains import Domain
-from dsmath.web.pages import write_parquet
+from dsmath.web.pages import read_table, write_parquet
 from dsmath.web.selection import read_collected, scores_file
 
 OFFERS = pa.schema(
@@ -74,7 +74,7 @@ def _read_offers(crawl: Crawl, round_number: int, domains: list[str]) -> pa.Tabl
     wanted, tables = pa.array(domains, pa.string()), [OFFERS.empty_table()]
     for name in crawl.names:
         pages = crawl.index(name, ["domain", "url", "host"])
-        scores = pq.read_table(scores_file(crawl, round_number, name), columns=["score"])["score"]
+        scores = read_table(scores_file(crawl, round_number, name), ["score"])["score"]
         table = pages.append_column("score", scores)
         table = table.append_column("collected", pa.array(read_collected(crawl, round_number, name)))
         table = table.append_column("file", pa.array([name] * len(table), pa.string()))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dsmath.runs.errors import InputError
@@ -14,6 +15,7 @@ from dsmath.runs.workdir import write_json
 from dsmath.web import crawl as crawls
 from dsmath.web import mine, selection, validation
 from dsmath.web.crawl import Crawl
+from dsmath.web.pages import BATCH, read_table
 
 REPORT = "report.json"
 _NUM_EXAMPLES, _EXAMPLE_CHARACTERS = 5, 300
@@ -40,7 +42,7 @@ def measure_round(crawl: Crawl, round_number: int, labels: Mapping[str, bool]) -
     """Precision, recall, F1 and AUC of what a round collected, over the unique pages that have a label."""
     is_math, collected, score = [], [], []
     for name in crawl.names:
-        scores = pq.read_table(selection.scores_file(crawl, round_number, name), columns=["url", "score"])
+        scores = read_table(selection.scores_file(crawl, round_number, name), ["url", "score"])
         label_N = [labels.get(url) for url in scores["url"].to_pylist()]
         labelled_N = np.array([label is not None for label in label_N], bool)
         is_math.append(np.array([label for label in label_N if label is not None], bool))
@@ -71,13 +73,13 @@ def write_report(
     pages, collected = Counter(), Counter()
     for name in crawl.names:
         with pq.ParquetFile(crawl.workdir / "corpus" / f"{name}.parquet") as file:
-            for batch in file.iter_batches(columns=["text"]):
-                documents += len(batch)
-                characters += sum(map(len, batch["text"].to_pylist()))
+            documents += file.metadata.num_rows
+            for batch in file.iter_batches(BATCH, columns=["text"], use_threads=False):
+                characters += pc.sum(pc.utf8_length(batch["text"])).as_py() or 0
         host_N = crawl.index(name, ["host"])["host"].to_numpy()
         pages.update(host_N.tolist())
         collected.update(host_N[selection.read_collected(crawl, round_number, name)].tolist())
-    removed = pq.read_table(crawl.workdir / mine.CONTAMINATED, columns=["url"])["url"]
+    removed = read_table(crawl.workdir / mine.CONTAMINATED, ["url"])["url"]
     hosts = [{"host": host, "pages": pages[host], "collected": collected[host]} for host in pages]
     report = {
         "input": source,
@@ -111,7 +113,7 @@ def _read_examples(crawl: Crawl, round_number: int, side: bool, *, seed: int) ->
     )
     examples = []
     for page, text in zip(chosen, crawls.read_texts(crawl, chosen), strict=True):
-        scores = pq.read_table(selection.scores_file(crawl, round_number, page.name), columns=["url", "score"])
+        scores = read_table(selection.scores_file(crawl, round_number, page.name), ["url", "score"])
         url, score = scores["url"][page.place].as_py(), scores["score"][page.place].as_py()
         examples.append({"url": url, "score": round(score, 4), "text": text[:_EXAMPLE_CHARACTERS]})
     return sorted(examples, key=lambda example: -example["score"])

@@ -14,7 +14,7 @@ from dsmath.runs.errors import InputError
 from dsmath.web.crawl import Crawl
 from dsmath.web.domains import Domain, find_math_domains
 from dsmath.web.engine import Engine
-from dsmath.web.pages import read_metadata, write_parquet
+from dsmath.web.pages import read_metadata, read_table, write_parquet
 from dsmath.web.paths import MarkedPaths
 from dsmath.web.shuffle import key_numbers
 
@@ -152,9 +152,9 @@ class SelectPages:
 
     def run(self, task: Mapping[str, Any]) -> None:
         """Writes `task["output"]`, with the file's counts as its metadata."""
-        score_N = pq.read_table(task["scores"], columns=["score"])["score"].to_numpy()
-        rows = pq.read_table(task["unique"])["row"]
-        pages = pq.read_table(task["pages"], columns=["domain", "url_key"]).take(rows)
+        score_N = read_table(task["scores"], ["score"])["score"].to_numpy()
+        rows = read_table(task["unique"])["row"]
+        pages = read_table(task["pages"], ["domain", "url_key"]).take(rows)
         collected_N = score_N > self._cut.score
         at_cut = np.flatnonzero(score_N == np.float32(self._cut.score))
         if self._cut.key is None:
@@ -163,7 +163,7 @@ class SelectPages:
             collected_N[at_cut] = key_numbers(pages["url_key"])[at_cut] <= np.uint64(self._cut.key)
         first_N, already = np.zeros(len(score_N), np.int16), 0
         if task["previous"]:
-            before = pq.read_table(task["previous"])
+            before = read_table(task["previous"])
             first_N = before["first_round"].to_numpy().copy()
             already = int((collected_N & before["collected"].to_numpy()).sum())
         first_N[collected_N & (first_N == 0)] = self._round
@@ -189,12 +189,12 @@ class MarkPages:
 
     def run(self, task: Mapping[str, Any]) -> None:
         """Writes `task["output"]`."""
-        rows = pq.read_table(task["unique"])["row"]
-        pages = pq.read_table(task["pages"], columns=["url", "domain"]).take(rows)
-        collected_N = pq.read_table(task["selection"])["collected"].to_numpy()
+        rows = read_table(task["unique"])["row"]
+        pages = read_table(task["pages"], ["url", "domain"]).take(rows)
+        collected_N = read_table(task["selection"])["collected"].to_numpy()
         positive_N = np.zeros(len(collected_N), bool)
         if task["previous"]:
-            positive_N = pq.read_table(task["previous"])["positive"].to_numpy().copy()
+            positive_N = read_table(task["previous"])["positive"].to_numpy().copy()
         offered_N = pc.is_in(pages["domain"], value_set=self._domains).to_numpy() & ~collected_N & ~positive_N
         offered = np.flatnonzero(offered_N)
         urls = pages["url"].take(pa.array(offered)).to_pylist()
@@ -220,14 +220,14 @@ def positives_file(crawl: Crawl, round_number: int, name: str) -> pathlib.Path:
 
 def read_collected(crawl: Crawl, round_number: int, name: str) -> np.ndarray:
     """bool [unique pages of the file]: what the round collected."""
-    return pq.read_table(selection_file(crawl, round_number, name))["collected"].to_numpy()
+    return read_table(selection_file(crawl, round_number, name))["collected"].to_numpy()
 
 
 def read_positives(crawl: Crawl, round_number: int, name: str) -> np.ndarray:
     """bool [unique pages of the file]: the positives that marks added up to this round, none before the first."""
     if round_number < 1:
         return np.zeros(pq.read_metadata(crawl.unique(name)).num_rows, bool)
-    return pq.read_table(positives_file(crawl, round_number, name))["positive"].to_numpy()
+    return read_table(positives_file(crawl, round_number, name))["positive"].to_numpy()
 
 
 def _find_top(crawl: Crawl, round_number: int, budget: float, *, by_bytes: bool) -> Cut:
@@ -274,7 +274,7 @@ def _read_scores(crawl: Crawl, round_number: int, columns: tuple[str, ...]) -> I
         read: dict[str, Any] = {column: pages[column] for column in columns}
         if "bytes" in read:
             read["bytes"] = read["bytes"].to_numpy()
-        read["score"] = pq.read_table(scores_file(crawl, round_number, name), columns=["score"])["score"].to_numpy()
+        read["score"] = read_table(scores_file(crawl, round_number, name), ["score"])["score"].to_numpy()
         yield read
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from dsmath.runs.errors import InputError
 from dsmath.web.engine import Engine
-from dsmath.web.pages import ExtractPages, ScorePages, read_metadata
+from dsmath.web.extraction import ExtractPages
+from dsmath.web.pages import read_metadata
+from dsmath.web.scoring import ScorePages
 
 
 def _tasks(folder: pathlib.Path, count: int) -> list[dict[str, str]]:
@@ -32,9 +34,9 @@ def _tasks(folder: pathlib.Path, count: int) -> list[dict[str, str]]:
 def test_missing_files_alone_are_made(tmp_path, capsys):
     tasks = _tasks(tmp_path, 5)
     engine = Engine(workers=2)
-    engine.run_missing("extract", ExtractPages, (3, []), tasks[:2])
+    engine.run_missing("extract", ExtractPages, (3, [], ""), tasks[:2])
     before = {task["output"]: pathlib.Path(task["output"]).stat().st_mtime_ns for task in tasks[:2]}
-    engine.run_missing("extract", ExtractPages, (3, []), tasks)
+    engine.run_missing("extract", ExtractPages, (3, [], ""), tasks)
     assert all(pathlib.Path(path).stat().st_mtime_ns == time for path, time in before.items())
     assert all(read_metadata(task["output"], "skipped") == {} for task in tasks)
     assert "extract: 5/5 file" in capsys.readouterr().err
@@ -65,10 +67,10 @@ def test_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, small_disk,
     for number, task in enumerate(tasks):
         task |= {"output": str(small_disk / f"{number}.parquet"), "signatures": str(small_disk / f"{number}.npy")}
     with pytest.raises(InputError, match=r"the disk is full .*make room and run the same line again"):
-        Engine().run_missing("extract", ExtractPages, (3, []), tasks)
+        Engine().run_missing("extract", ExtractPages, (3, [], ""), tasks)
     (small_disk / "ballast").unlink()
     assert {path.suffix for path in small_disk.iterdir()} <= {".npy"}
-    Engine().run_missing("extract", ExtractPages, (3, []), tasks)
+    Engine().run_missing("extract", ExtractPages, (3, [], ""), tasks)
     assert len(list(small_disk.glob("*.parquet"))) == count
 
 

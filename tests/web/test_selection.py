@@ -14,8 +14,10 @@ from dsmath.runs.errors import InputError
 from dsmath.web import selection
 from dsmath.web.crawl import Crawl, draw_pages, find_pages, read_texts
 from dsmath.web.engine import Engine
-from dsmath.web.pages import PAGES, SCORES, write_parquet
+from dsmath.web.extraction import PAGES
+from dsmath.web.pages import write_parquet
 from dsmath.web.paths import MarkedPaths
+from dsmath.web.scoring import SCORES
 from dsmath.web.selection import BYTES_PER_TOKEN, Cut
 
 
