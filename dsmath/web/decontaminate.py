@@ -311,9 +311,10 @@ def _hash_runs(value_N: np.ndarray, length: int) -> np.ndarray:
 
 def _make_filter(hashes: np.ndarray, num_bits: int) -> np.ndarray:
     """2**num_bits bits of which each hash sets the one that its first bits name: uint8 [2**num_bits / 8]."""
-    bits = np.zeros(2**num_bits, bool)
-    bits[hashes >> np.uint64(64 - num_bits)] = True
-    return np.packbits(bits, bitorder="little")
+    bit_W = hashes >> np.uint64(64 - num_bits)
+    bits = np.zeros(2**num_bits // 8, np.uint8)
+    np.bitwise_or.at(bits, bit_W >> np.uint64(3), np.uint8(1) << (bit_W & np.uint64(7)).astype(np.uint8))
+    return bits
 
 
 def _filter(bits: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
