@@ -9,20 +9,23 @@ import pathlib
 import subprocess
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
-
-import ml_collections
-from etils import epath
+from typing import TYPE_CHECKING, Any
 
 import dsmath
 from dsmath.runs import processes
 from dsmath.runs.errors import InputError
 
+if TYPE_CHECKING:  # every worker of mining imports this file, and none has a config
+    import ml_collections
+    from etils import epath
+
 CONFIG, LINEAGE, RESULT = "config.json", "lineage.json", "result.json"
 
 
-def to_path(path: str | os.PathLike) -> epath.Path:
+def to_path(path: str | os.PathLike) -> "epath.Path":
     """A folder or file that is read: of this machine, or `gs://…` or `s3://…`."""
+    from etils import epath  # not at the top: every worker of mining imports this file
+
     return epath.Path(path)
 
 
@@ -65,7 +68,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def open_workdir(
-    path: str | os.PathLike, config: ml_collections.ConfigDict, stage: str, free: Collection[str] = ()
+    path: str | os.PathLike, config: "ml_collections.ConfigDict", stage: str, free: Collection[str] = ()
 ) -> pathlib.Path:
     """Makes a stage's folder, or opens it again under the same config.
 
@@ -192,11 +195,11 @@ def fingerprint(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _fingerprint_or_none(path: epath.Path) -> str | None:
+def _fingerprint_or_none(path: "epath.Path") -> str | None:
     return fingerprint(path) if path.exists() else None
 
 
-def _newest_step(parent: epath.Path) -> int | None:
+def _newest_step(parent: "epath.Path") -> int | None:
     """The parent's newest checkpoint, None where it has none."""
     folder = parent / "checkpoints"
     steps = [int(entry.name) for entry in (folder.iterdir() if folder.exists() else ()) if entry.name.isdigit()]

@@ -5,6 +5,7 @@ what is missing and nothing else. Whatever passes from one step to the next pass
 workdir lies where every machine sees it.
 """
 
+import atexit
 import dataclasses
 import errno
 import functools
@@ -102,7 +103,7 @@ class Engine:
         with Progress(len(tasks), label, unit, done=len(tasks) - len(todo)) as progress:
             alone = self.name == "native" and self.workers == 1
             if alone or len(todo) <= (_FEW if is_light else 1):
-                here = _Pool(worker, settings) if todo else None
+                here = _Pool(worker, settings, ends_at_once=False) if todo else None
                 for task in todo:
                     _check(here.do(task))
                     progress.advance()
@@ -119,7 +120,7 @@ class Engine:
         self, worker: type[Worker], settings: tuple, tasks: Sequence[Mapping[str, Any]], progress: Progress
     ) -> None:
         workers = min(self.workers, len(tasks))
-        pool = daft.cls(_Pool, use_process=True, max_concurrency=workers)(worker, settings)
+        pool = daft.cls(_Pool, use_process=True, max_concurrency=workers)(worker, settings, self.name == "native")
         frame = daft.from_pydict({"task": [json.dumps(task) for task in tasks]})
         if self.name == "ray":  # a partition goes to one process whole
             frame = frame.into_partitions(len(tasks))
@@ -129,10 +130,18 @@ class Engine:
 
 
 class _Pool:
-    """A worker inside one of Daft's processes."""
+    """A worker inside one of Daft's processes.
 
-    def __init__(self, worker: type[Worker], settings: tuple):
+    Args:
+      worker, settings: of `Engine.run_missing`.
+      ends_at_once: whether the process ends without taking Python down, which takes 0.1 s: Daft waits for one process
+        after the other.
+    """
+
+    def __init__(self, worker: type[Worker], settings: tuple, ends_at_once: bool):
         self._make = functools.cache(lambda: worker(*settings))  # not yet: it may raise what a person must mend
+        if ends_at_once:
+            atexit.register(os._exit, 0)
 
     @daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)
     def run(self, task: daft.Series) -> list[str]:

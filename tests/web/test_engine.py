@@ -1,5 +1,6 @@
 """The engine: missing files alone are made, errors come through, Ray gives what this machine gives."""
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -46,6 +47,19 @@ def test_missing_files_alone_are_made(tmp_path, capsys):
 def test_what_a_person_must_mend_comes_out_of_a_worker_as_it_is(tmp_path, count):
     with pytest.raises(InputError, match=r"absent\.bin: no such classifier"):
         Engine().run_missing("score", ScorePages, (str(tmp_path / "absent.bin"), 1), _tasks(tmp_path, count))
+
+
+def test_processes_that_end_at_once_leave_the_driver_its_own_end(tmp_path):
+    program = (
+        "import json, sys\n"
+        "from dsmath.web.engine import Engine\n"
+        "from dsmath.web.extraction import ExtractPages\n"
+        "Engine(workers=2).run_missing('extract', ExtractPages, (3, [], ''), json.loads(sys.argv[1]))\n"
+        "sys.exit(3)\n"
+    )
+    tasks = _tasks(tmp_path, 3)
+    assert subprocess.run([sys.executable, "-c", program, json.dumps(tasks)]).returncode == 3
+    assert all(pathlib.Path(task["output"]).exists() for task in tasks)
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def _outputs(workdir: pathlib.Path) -> dict[str, bytes]:
         "corpus", "domains", "marks", "offers", "pages", "positives", "scores", "selection", "signatures", "unique",
     )  # fmt: skip
     files = [path for folder in folders for path in workdir.glob(f"{folder}/*")]
-    files += [*workdir.glob("*.parquet"), workdir / "marked_paths.json", workdir / "report.json"]
+    files += [*workdir.glob("*.parquet"), *workdir.glob("marked_paths.json"), workdir / "report.json"]
     return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
 
 
@@ -269,6 +269,24 @@ def test_classifier_of_another_run_needs_no_training(finished, inputs, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     first = json.loads((finished / "report.json").read_text())["rounds"][0]
     assert len(report["rounds"]) == 1 and report["rounds"][0]["collected"] == first["collected"]
+    for part in sorted((tmp_path / "scores").iterdir()):  # which were made while the pages were extracted
+        assert pq.read_table(part).equals(pq.read_table(finished / "scores" / part.name))
+
+
+def test_killed_run_with_a_given_classifier_ends_as_the_unbroken_one(finished, inputs, tmp_path):
+    config = _config(inputs)
+    config.classifier_file = str(finished / "classifier-1.bin")
+    run(config, tmp_path / "unbroken")
+    command = _arguments(config, tmp_path / "run")
+    for landmark in ("pages/*.parquet", "unique/*.parquet"):
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list((tmp_path / "run").glob(landmark)):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "run" / "result.json").exists(), "killed too late to tell anything"
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert _outputs(tmp_path / "run") == _outputs(tmp_path / "unbroken")
 
 
 def test_rounds_are_measured_against_labels(inputs, tmp_path):
