@@ -8,6 +8,8 @@ GSM8K's test.jsonl.
 
 import ml_collections
 
+from configs.rl import rollout
+
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     """Presets: nano (a laptop), 7b (the paper)."""
@@ -26,6 +28,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.temperature = 0.7  # §5.2.2, Figure 7
     c.top_p = 1.0  # ours
     c.max_new_tokens = 40 if nano else 1024  # the released evaluation
-    c.batch_size = 512 if nano else 1024  # sequences that are decoded at once
+    c.batch_size = 512 if nano else 1024  # samples of a file of generations; a killed run loses no more
+    c.rollout = rollout(preset)
     c.seed = 0
     return c

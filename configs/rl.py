@@ -37,6 +37,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
+    c.rollout = rollout(preset)
+
     c.num_microbatches = 1  # ours
     c.logits_chunk = 64  # tokens of an output whose logits stand in memory at a time; ours
     c.num_steps = 50 if nano else 500  # ours
@@ -71,3 +73,17 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     )
     c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
     return c
+
+
+def rollout(preset: str) -> ml_collections.ConfigDict:
+    """How much the rollout engine holds at once; all ours. None but cache_dtype changes what is sampled."""
+    nano = preset == "nano"
+    return ml_collections.ConfigDict(
+        {
+            "slots": 128 if nano else 1024,  # samples decoded at once
+            "memory_gib": 1.0 if nano else 24.0,  # of a device, for keys, values and logits; it lowers the slots
+            "cache_dtype": "float32" if nano else "bfloat16",  # or int8
+            "block_steps": 8 if nano else 32,  # decode steps between two looks of the host
+            "prefill_tokens": 1024 if nano else 16384,  # of the prompts that are run together
+        }
+    )

@@ -3,6 +3,7 @@
 python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from dsmath.evaluation import generations, scores
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
 from dsmath.rollout.decoding import Decoding
-from dsmath.rollout.sampler import Sampler
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.memory import fit
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
 from dsmath.runs.progress import Progress
@@ -49,23 +51,28 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     passes = {"greedy": (0.0, 1), "samples": (config.temperature, config.num_samples)}
     with Progress(len(passes) * len(records), "evaluate", "problem") as progress:
         for name, (temperature, group_size) in passes.items():
-            sampler = Sampler(
-                model,
+            decoding = Decoding(temperature, config.top_p, config.max_new_tokens)
+            limits = fit(
+                model.config,
                 mesh,
-                eos_id=tokenizer.eos_id,
-                pad_id=tokenizer.pad_id,
-                decoding=Decoding(temperature, config.top_p, config.max_new_tokens),
+                **config.rollout,
                 group_size=group_size,
-                batch_size=max(1, config.batch_size // group_size),
+                longest_prompt=max(map(len, prompts)),
+                max_new_tokens=config.max_new_tokens,
+            )
+            engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id)
+            sample = functools.partial(
+                engine.sample, decoding=decoding, group_size=group_size, stop_ids=(tokenizer.eos_id,)
             )
             tables[name] = generations.generate(
-                sampler,
+                sample,
                 params,
                 records,
                 prompts,
                 key=key,
                 decode=tokenizer.decode,
                 folder=workdir / "generations" / name,
+                chunk_size=max(1, config.batch_size // group_size),
                 on_questions=progress.advance,
             )
 

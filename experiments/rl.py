@@ -18,7 +18,8 @@ from dsmath.reward.rules import answer_rewards
 from dsmath.rl import advantages, loop
 from dsmath.rl.batches import make_batch
 from dsmath.rollout.decoding import Decoding
-from dsmath.rollout.sampler import Sampler
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.memory import fit
 from dsmath.runs import driver, processes
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import Preempted
@@ -58,15 +59,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     optimizer = guard.wrap(optimizer)
     abstract = abstract_state(model, optimizer, mesh)
     reference = read_params(config.init_from, abstract.params)
-    sampler = Sampler(
-        model,
+    decoding = Decoding(**config.decoding)
+    limits = fit(
+        model.config,
         mesh,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        decoding=Decoding(**config.decoding),
+        **config.rollout,
         group_size=config.group_size,
-        batch_size=config.num_groups,
+        longest_prompt=max(map(len, prompts)),
+        max_new_tokens=decoding.max_new_tokens,
     )
+    engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id)
     logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
     loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
     update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
@@ -103,7 +105,15 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 )
                 requests = [(step - 1) * config.num_groups + place for place in range(config.num_groups)]
                 asked = [prompts[index] for index in chosen]
-                samples = sampler(state.params, asked, requests, key)
+                samples = engine.sample(
+                    state.params,
+                    asked,
+                    requests,
+                    key,
+                    decoding=decoding,
+                    group_size=config.group_size,
+                    stop_ids=(tokenizer.eos_id,),
+                )
                 rollout_seconds = time.perf_counter() - began
 
                 # Rewards and advantages

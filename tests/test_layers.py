@@ -110,7 +110,7 @@ def test_the_numerical_core_runs_on_a_bare_accelerator_image(tmp_path):
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({_BEYOND_CORE}))  # importing one of them raises
-import dsmath.rollout.sampler, dsmath.train.lora, dsmath.train.supervised
+import dsmath.rollout.engine, dsmath.train.lora, dsmath.train.supervised
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 with MetricsWriter({str(tmp_path)!r}) as writer:
     writer.write(1, {{"loss": 2.0}})

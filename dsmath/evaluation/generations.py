@@ -10,7 +10,7 @@ import pyarrow.parquet
 from jax import Array
 
 from dsmath.data.solutions import Solution
-from dsmath.rollout.sampler import Sampler
+from dsmath.rollout.samples import Samples
 from dsmath.runs.workdir import write_atomically
 
 SCHEMA = pyarrow.schema(
@@ -28,7 +28,7 @@ SCHEMA = pyarrow.schema(
 
 
 def generate(
-    sampler: Sampler,
+    sample: Callable[[Any, Sequence[Sequence[int]], Sequence[int], Array], Samples],
     params: Any,
     records: Sequence[Solution],
     prompts: Sequence[Sequence[int]],
@@ -36,40 +36,42 @@ def generate(
     key: Array,
     decode: Callable[[Sequence[int]], str],
     folder: str | os.PathLike,
+    chunk_size: int,
     on_questions: Callable[[int], None],
 ) -> pyarrow.Table:
-    """Samples a group for every problem, one file for each batch of the sampler; files that exist are kept.
+    """Samples a group for every problem, one file for each chunk of them; files that exist are kept.
 
     Args:
-      sampler: its decoding and group size say what is drawn.
+      sample: (params, prompts, request ids, key) -> their groups, such as `Engine.sample` with its decoding.
       params: the model's parameters.
       records, prompts: the problems and their token ids.
       key: root random key; problem i draws from request i.
       decode: token ids to text.
       folder: where the files lie.
-      on_questions: called with the number of problems that a batch has finished.
+      chunk_size: problems of a file.
+      on_questions: called with the number of problems that a chunk has finished.
     Returns:
       a row a sample, in the order of the problems; columns as in `SCHEMA`.
     """
     parts = []
-    for start in range(0, len(records), sampler.batch_size):
-        chunk = range(start, min(start + sampler.batch_size, len(records)))
+    for start in range(0, len(records), chunk_size):
+        chunk = range(start, min(start + chunk_size, len(records)))
         path = pathlib.Path(folder) / f"{start:06}-{chunk.stop:06}.parquet"
         if not path.exists():
-            samples = sampler(params, [prompts[index] for index in chunk], list(chunk), key)
+            samples = sample(params, [prompts[index] for index in chunk], list(chunk), key)
             rows = [
                 {
                     "question_index": index,
-                    "sample_index": sample,
+                    "sample_index": number,
                     "question": records[index].question,
                     "gold": records[index].answer,
                     "language": records[index].language,
-                    "completion": decode(samples.tokens[place, sample, : samples.lengths[place, sample]]).strip(),
-                    "tokens": int(samples.lengths[place, sample]),
-                    "truncated": bool(samples.truncated[place, sample]),
+                    "completion": decode(samples.tokens[place, number, : samples.lengths[place, number]]).strip(),
+                    "tokens": int(samples.lengths[place, number]),
+                    "truncated": bool(samples.truncated[place, number]),
                 }
                 for place, index in enumerate(chunk)
-                for sample in range(samples.tokens.shape[1])
+                for number in range(samples.tokens.shape[1])
             ]
             write_table(path, pyarrow.Table.from_pylist(rows, schema=SCHEMA))
         parts.append(pyarrow.parquet.read_table(path))

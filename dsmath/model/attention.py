@@ -1,9 +1,11 @@
 """Rotary positions and attention: over whole sequences, and of samples that share a prefix."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
 
 from dsmath.model import splash
@@ -77,13 +79,67 @@ def attend(query: Array, key: Array, value: Array, segment_ids: Array, implement
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
-def attend_with_prefix(
-    query: Array,
-    prefix: tuple[Array, Array],
-    prefix_mask: Array,
-    suffix: tuple[Array, Array],
-    suffix_mask: Array,
-) -> Array:
+@struct.dataclass
+class Stored:
+    """Keys and values as they wait for later tokens, laid out for one query at a time.
+
+    Attributes:
+      key: [..., kv_heads, head_dim, length].
+      value: [..., kv_heads, length, head_dim].
+      key_scale, value_scale: of int8, float32 [..., kv_heads, length]; None for floats.
+    """
+
+    key: Array
+    value: Array
+    key_scale: Array | None
+    value_scale: Array | None
+
+
+def store(key: Array, value: Array, dtype: jnp.dtype) -> Stored:
+    """Turns keys and values [..., length, kv_heads, head_dim] into what is stored.
+
+    int8 has one scale a token and head: an error of at most 1/254 of the largest number of that head's vector.
+    """
+    key, value = (
+        jnp.moveaxis(key, -3, -1),
+        jnp.moveaxis(value, -3, -2),
+    )  # [..., heads, head_dim, length], [..., heads, length, head_dim]
+    if dtype != jnp.int8:
+        return Stored(key.astype(dtype), value.astype(dtype), None, None)
+    (key, key_scale), (value, value_scale) = _quantize(key, -2), _quantize(value, -1)
+    return Stored(key, value, key_scale, value_scale)
+
+
+def _quantize(x: Array, axis: int) -> tuple[Array, Array]:
+    x = x.astype(jnp.float32)
+    scale = jnp.maximum(jnp.abs(x).max(axis=axis, keepdims=True), 1e-30) / 127
+    return jnp.round(x / scale).astype(jnp.int8), scale.squeeze(axis)
+
+
+def write(stored: Stored, new: Stored, index: Array) -> Stored:
+    """Writes one token a sample at the sample's own index; an index out of range writes nothing.
+
+    Args:
+      stored: [questions, group, …], with room.
+      new: of length 1.
+      index: int32 [questions, group].
+    """
+
+    def put(length_axis: int) -> Callable[[Array, Array], Array]:
+        def put_one(old: Array, new: Array, index: Array) -> Array:
+            old = jnp.moveaxis(old, length_axis, 0)
+            return jnp.moveaxis(old.at[index].set(jnp.moveaxis(new, length_axis, 0)[0], mode="drop"), 0, length_axis)
+
+        return lambda old, new: jax.vmap(jax.vmap(put_one))(old, new, index)
+
+    scales = (
+        None if old is None else put(-1)(old, scale)
+        for old, scale in ((stored.key_scale, new.key_scale), (stored.value_scale, new.value_scale))
+    )
+    return Stored(put(-1)(stored.key, new.key), put(-2)(stored.value, new.value), *scales)
+
+
+def attend_with_prefix(query: Array, prefix: Stored, prefix_mask: Array, suffix: Stored, suffix_mask: Array) -> Array:
     """Tokens of each sample against their question's shared keys and the sample's own.
 
     The group's samples read the question's keys once: they are one matrix product, not group_size of them.
@@ -91,23 +147,38 @@ def attend_with_prefix(
 
     Args:
       query: [questions, group, length, heads, head_dim].
-      prefix: keys and values [questions, prefix_length, kv_heads, head_dim].
+      prefix: of the questions, [questions, …, prefix_length, …].
       prefix_mask: bool [questions, prefix_length].
-      suffix: keys and values [questions, group, suffix_length, kv_heads, head_dim].
-      suffix_mask: bool [length, suffix_length], the sample's tokens that each query may look at.
+      suffix: of the samples, [questions, group, …, suffix_length, …].
+      suffix_mask: bool [length, suffix_length] or [questions, group, length, suffix_length], the sample's tokens that
+        each query may look at; one at least.
     Returns:
       [questions, group, length, heads, head_dim].
     """
-    shape = query.shape
-    kv_heads, prefix_length = prefix[0].shape[2], prefix[0].shape[1]
-    query = query.reshape(*shape[:3], kv_heads, shape[3] // kv_heads, shape[4]) * shape[4] ** -0.5
-    on_prefix = jnp.einsum("qgtkhd,qpkd->qkhgtp", query, prefix[0], preferred_element_type=jnp.float32)
-    on_suffix = jnp.einsum("qgtkhd,qgskd->qkhgts", query, suffix[0], preferred_element_type=jnp.float32)
+    questions, group, length, heads, head_dim = query.shape
+    kv_heads = prefix.value.shape[1]
+    query = query.reshape(questions, group, length, kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
+    on_prefix = _product("qgtkhd,qkdp->qkgthp", query, prefix.key)
+    on_suffix = _product("qgtkhd,qgkds->qkgths", query, suffix.key)
+    if prefix.key_scale is not None:
+        on_prefix *= prefix.key_scale[:, :, None, None, None]
+        on_suffix *= suffix.key_scale.swapaxes(1, 2)[:, :, :, None, None]
     lowest = jnp.finfo(jnp.float32).min
-    on_prefix = jnp.where(prefix_mask[:, None, None, None, None, :], on_prefix, lowest)
-    on_suffix = jnp.where(suffix_mask, on_suffix, lowest)
-    weights = jax.nn.softmax(jnp.concatenate([on_prefix, on_suffix], axis=-1), axis=-1).astype(query.dtype)
-    to_prefix, to_suffix = jnp.split(weights, [prefix_length], axis=-1)
-    out = jnp.einsum("qkhgtp,qpkd->qgtkhd", to_prefix, prefix[1])
-    out += jnp.einsum("qkhgts,qgskd->qgtkhd", to_suffix, suffix[1])
-    return out.reshape(shape)
+    on_prefix = jnp.where(prefix_mask[:, None, None, None, None], on_prefix, lowest)
+    suffix_mask = jnp.broadcast_to(suffix_mask, (questions, group, *suffix_mask.shape[-2:]))
+    on_suffix = jnp.where(suffix_mask[:, None, :, :, None], on_suffix, lowest)
+    # One softmax over two arrays: joining them would copy both.
+    highest = jnp.maximum(on_prefix.max(axis=-1, keepdims=True), on_suffix.max(axis=-1, keepdims=True, initial=lowest))
+    to_prefix, to_suffix = jnp.exp(on_prefix - highest), jnp.exp(on_suffix - highest)
+    total = to_prefix.sum(axis=-1, keepdims=True) + to_suffix.sum(axis=-1, keepdims=True)
+    to_prefix, to_suffix = to_prefix / total, to_suffix / total
+    if prefix.value_scale is not None:
+        to_prefix *= prefix.value_scale[:, :, None, None, None]
+        to_suffix *= suffix.value_scale.swapaxes(1, 2)[:, :, :, None, None]
+    out = _product("qkgthp,qkpd->qgtkhd", to_prefix.astype(query.dtype), prefix.value)
+    out += _product("qkgths,qgksd->qgtkhd", to_suffix.astype(query.dtype), suffix.value)
+    return out.reshape(questions, group, length, heads, head_dim).astype(query.dtype)
+
+
+def _product(subscripts: str, x: Array, stored: Array) -> Array:
+    return jnp.einsum(subscripts, x, stored.astype(x.dtype), preferred_element_type=jnp.float32)

@@ -3,37 +3,19 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from dsmath.model import attention
+from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import constrain
 
 KeysValues = tuple[Array, Array]
-
-
-@struct.dataclass
-class Cache:
-    """Keys and values of one decoding batch: the questions' prefixes, shared by their samples, and the samples' own.
-
-    Attributes:
-      prefix: keys, values [layers, questions, prefix_length, kv_heads, head_dim].
-      prefix_mask: bool [questions, prefix_length]; prompts are padded on the right.
-      suffix: for each layer keys, values [questions, group, suffix_length, kv_heads, head_dim].
-      index: int32 scalar, tokens written to the suffix so far.
-    """
-
-    prefix: KeysValues
-    prefix_mask: Array
-    suffix: tuple[KeysValues, ...]
-    index: Array
 
 
 _POLICIES = {
@@ -169,21 +151,23 @@ class Attention(_Adapted):
         return self._output(attended), (key, value)
 
     def extend(
-        self, x: Array, positions: Array, prefix: KeysValues, prefix_mask: Array, past: KeysValues | None, index: Array
-    ) -> tuple[Array, KeysValues]:
+        self, x: Array, positions: Array, prefix: Stored, prefix_mask: Array, past: Stored | None, index: Array | None
+    ) -> tuple[Array, Stored]:
         """The samples' newest tokens, x [questions, group, length, width], after a shared prefix and their own past.
 
-        `past` has room for more tokens than it holds; the new ones are written at `index`. None: no past.
+        `past` has room for more tokens than it holds: one new token of each sample is written at its own `index`,
+        int32 [questions, group]; what lies behind is not looked at. None: the new tokens are all there is.
         """
         query, key, value = self._project(x, positions)
-        if past is not None:
-            key, value = (
-                jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), index, axis=2)
-                for old, new in zip(past, (key, value), strict=True)
-            )
-        visible = jnp.arange(key.shape[2]) <= index + jnp.arange(x.shape[2])[:, None]  # [length, suffix_length]
-        attended = attention.attend_with_prefix(query, prefix, prefix_mask, (key, value), visible)
-        return self._output(attended), (key, value)
+        if past is None:
+            own = attention.store(key, value, key.dtype)
+            length = x.shape[2]
+            visible = jnp.tril(jnp.ones((length, length), bool))
+        else:
+            own = attention.write(past, attention.store(key, value, past.value.dtype), index)
+            visible = jnp.arange(past.value.shape[-2]) <= index[..., None, None]  # [questions, group, 1, room]
+        attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, visible)
+        return self._output(attended), own
 
 
 class MLP(_Adapted):
@@ -220,13 +204,11 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), keys_values
 
     def extend(
-        self, x: Array, positions: Array, prefix: KeysValues, prefix_mask: Array, past: KeysValues | None, index: Array
-    ) -> tuple[Array, KeysValues]:
-        attended, keys_values = self.attention.extend(
-            self.attention_norm(x), positions, prefix, prefix_mask, past, index
-        )
+        self, x: Array, positions: Array, prefix: Stored, prefix_mask: Array, past: Stored | None, index: Array | None
+    ) -> tuple[Array, Stored]:
+        attended, own = self.attention.extend(self.attention_norm(x), positions, prefix, prefix_mask, past, index)
         x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), keys_values
+        return x + self.mlp(self.mlp_norm(x)), own
 
 
 class Transformer(nn.Module):
@@ -287,96 +269,3 @@ class Transformer(nn.Module):
     def normalize(self, x: Array) -> Array:
         """The final norm of a stream that ran outside `__call__`."""
         return self.final_norm(x)
-
-
-def _run_prompts(model: Transformer, params: Any, tokens: Array, lengths: Array) -> tuple[Array, KeysValues, Array]:
-    """tokens [questions, prefix_length] -> last hidden [questions, width], keys and values, mask of the prompts."""
-    slots = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    valid = slots < lengths[:, None]
-    hidden, prefix = model.apply(params, tokens, slots, valid.astype(jnp.int32))
-    return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0], prefix, valid
-
-
-def prefill(
-    model: Transformer, params: Any, tokens: Array, lengths: Array, group_size: int, suffix_length: int
-) -> tuple[Array, Cache]:
-    """Runs the questions once and makes the cache that their samples share.
-
-    Args:
-      tokens: int32 [questions, prefix_length], padded on the right.
-      lengths: int32 [questions], tokens of each prompt.
-      group_size: samples of each question.
-      suffix_length: most tokens that will be decoded.
-    Returns:
-      logits float32 [questions, vocab] after each prompt's last token, and the cache.
-    """
-    last, prefix, valid = _run_prompts(model, params, tokens, lengths)
-    config = model.config
-    shape = (tokens.shape[0], group_size, suffix_length, config.num_kv_heads, config.head_dim)
-    empty = tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers))
-    cache = Cache(prefix=prefix, prefix_mask=valid, suffix=empty, index=jnp.zeros((), jnp.int32))
-    return model.apply(params, last, method="logits"), cache
-
-
-def decode(model: Transformer, params: Any, tokens: Array, positions: Array, cache: Cache) -> tuple[Array, Cache]:
-    """Advances every sample by one token.
-
-    The layers are unrolled, not scanned: a scan would copy the whole cache at every token.
-
-    Args:
-      tokens, positions: int32 [questions, group].
-    Returns:
-      logits float32 [questions, group, vocab] and the cache with the token's keys and values in it.
-    """
-    block = Block(model.config)
-    x = model.apply(params, tokens[..., None], method="embed")  # [questions, group, 1, width]
-    suffix = []
-    for layer in range(model.config.num_layers):
-        weights, prefix = jax.tree.map(lambda leaf, layer=layer: leaf[layer], (_layers(params), cache.prefix))
-        x, keys_values = block.apply(
-            {"params": weights},
-            x,
-            positions[..., None],
-            prefix,
-            cache.prefix_mask,
-            cache.suffix[layer],
-            cache.index,
-            method="extend",
-        )
-        suffix.append(keys_values)
-    hidden = model.apply(params, x[:, :, 0], method="normalize")
-    return model.apply(params, hidden, method="logits"), cache.replace(suffix=tuple(suffix), index=cache.index + 1)
-
-
-def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths: Array, completions: Array) -> Array:
-    """The last hidden states that predict a group's completions; each prompt is run once for its whole group.
-
-    The same numbers as a plain forward pass over prompt and completion, at a fraction of its cost.
-
-    Args:
-      prompts: int32 [questions, prefix_length], padded on the right.
-      prompt_lengths: int32 [questions].
-      completions: int32 [questions, group, length], padded on the right.
-    Returns:
-      [questions, group, length, width]; the logits of position t predict completion token t.
-    """
-    last, prefix, valid = _run_prompts(model, params, prompts, prompt_lengths)
-    questions, group, length = completions.shape
-    positions = prompt_lengths[:, None, None] + jnp.broadcast_to(jnp.arange(length - 1), (questions, group, length - 1))
-    block = Block(model.config)
-
-    def layer(x: Array, weights_and_prefix: tuple[Any, KeysValues]) -> tuple[Array, None]:
-        weights, keys_values = weights_and_prefix
-        start = jnp.zeros((), jnp.int32)
-        x, _ = block.apply({"params": weights}, x, positions, keys_values, valid, None, start, method="extend")
-        return x, None
-
-    x = model.apply(params, completions[..., :-1], method="embed")
-    x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (_layers(params), prefix))
-    first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
-    return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
-
-
-def _layers(params: Any) -> Any:
-    """The stacked weights of the layers, [layers, ...] each."""
-    return params["params"]["blocks"]

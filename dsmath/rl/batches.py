@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dsmath.model.transformer import Transformer, group_hidden
-from dsmath.rollout.sampler import Samples, pad_prompts
+from dsmath.model.generation import group_hidden
+from dsmath.model.transformer import Transformer
+from dsmath.rollout.samples import Samples, pad_prompts
 from dsmath.train.losses import entropy, token_logprobs
 
 
@@ -22,15 +23,14 @@ def make_batch(prompts: Sequence[Sequence[int]], samples: Samples, pad_id: int) 
       pad_id: fills the rest.
     Returns:
       int32 `prompts` [questions, prefix_length], `prompt_lengths` [questions], `completions` [questions, group_size,
-      max_new_tokens], and float32 `mask` of the completions' shape, 1 on the tokens of the output.
+      max_new_tokens], and float32 `mask` of the completions' shape, 1 on the tokens that the policy chose.
     """
     tokens, lengths = pad_prompts(prompts, pad_id)
-    mask = np.arange(samples.tokens.shape[2]) < samples.lengths[..., None]
     return {
         "prompts": tokens,
         "prompt_lengths": lengths,
         "completions": samples.tokens,
-        "mask": mask.astype(np.float32),
+        "mask": samples.mask,
     }
 
 

@@ -13,7 +13,7 @@ from dsmath.model.sharding import batch_sharding
 from dsmath.model.transformer import Transformer
 from dsmath.rl import objectives
 from dsmath.rl.batches import completion_logprobs
-from dsmath.rollout.sampler import Samples
+from dsmath.rollout.samples import Samples
 from dsmath.train.state import Batch, LossFunction
 
 

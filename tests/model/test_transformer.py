@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from dsmath.model.attention import rotary_frequencies
 from dsmath.model.config import ModelConfig, RopeScaling
-from dsmath.model.transformer import Transformer, decode, group_hidden, look_up, prefill
+from dsmath.model.generation import decode, empty_cache, fill, group_hidden, unstack
+from dsmath.model.transformer import Transformer, look_up
 from dsmath.runs.errors import InputError
 
 LENGTH = 16
@@ -96,21 +97,53 @@ def _plain_logits(model, params, prompts, lengths, completions):
             yield question, sample, _forward(model, params, row)[0, length - 1 :]
 
 
+def _decode_all(model, params, prompts, lengths, completions, dtype=jnp.float32) -> np.ndarray:
+    """Logits [questions, group, tokens + 1, vocab] from each prompt's last token on, one token at a time.
+
+    The second sample of each question starts two steps after the first, so that their places in the cache differ.
+    """
+    questions, group, tokens = completions.shape
+    params = unstack(params, model.config)
+    cache = empty_cache(model.config, questions, group, 10, tokens + 1, dtype)
+    last = np.take_along_axis(prompts, lengths[:, None] - 1, axis=1)  # is read by every sample itself
+    rows = jnp.array([questions, *range(questions)])  # the first goes nowhere
+    cache = jax.jit(functools.partial(fill, model))(
+        params, cache, np.concatenate([prompts[:1], prompts]), np.array([3, *lengths - 1]), rows
+    )
+    step = jax.jit(functools.partial(decode, model))
+    got = np.zeros((questions, group, tokens + 1, 64), np.float32)
+    read = np.concatenate([np.broadcast_to(last[:, None], (questions, group, 1)), completions], axis=2)
+    for index in range(tokens + 1 + 2 * (group - 1)):
+        own = np.broadcast_to(index - 2 * np.arange(group), (questions, group))
+        now = np.clip(own, 0, tokens)
+        fed = np.take_along_axis(read, now[..., None], axis=2)[..., 0]
+        # A sample that is not under way writes beyond its room, which is nowhere.
+        places = np.where((own >= 0) & (own <= tokens), own, tokens + 1).astype(np.int32)
+        logits, cache = step(params, fed, lengths - 1, places, cache)
+        for sample in np.flatnonzero((own[0] >= 0) & (own[0] <= tokens)):
+            got[:, sample, own[0, sample]] = np.asarray(logits)[:, sample]
+    return got
+
+
 @pytest.mark.parametrize(("num_kv_heads", "tied"), [(1, True), (2, False), (4, True)])
 def test_prefill_and_decode_equal_the_plain_forward_pass(build, num_kv_heads, tied):
     model, params = build(num_kv_heads=num_kv_heads, tied=tied)
     prompts, completions = _tokens(3, 8, seed=1), _tokens(3, 2, 5, seed=2)
     lengths = np.array([8, 1, 5], np.int32)
-    got = np.zeros((3, 2, 6, 64), np.float32)
-    first, cache = jax.jit(functools.partial(prefill, model, group_size=2, suffix_length=6))(params, prompts, lengths)
-    got[:, :, 0] = np.asarray(first)[:, None]
-    step = jax.jit(lambda tokens, positions, cache: decode(model, params, tokens, positions, cache))
-    for index in range(5):
-        positions = np.broadcast_to(lengths[:, None] + index, (3, 2))
-        logits, cache = step(jnp.asarray(completions[:, :, index]), jnp.asarray(positions), cache)
-        got[:, :, index + 1] = np.asarray(logits)
+    got = _decode_all(model, params, prompts, lengths, completions)
     for question, sample, plain in _plain_logits(model, params, prompts, lengths, completions):
         np.testing.assert_allclose(got[question, sample], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.bfloat16, 0.03), (jnp.int8, 0.05)])
+def test_a_smaller_cache_is_near_the_plain_forward_pass(build, dtype, bound):
+    model, params = build()
+    prompts, completions = _tokens(3, 8, seed=1), _tokens(3, 2, 5, seed=2)
+    lengths = np.array([8, 1, 5], np.int32)
+    got = _decode_all(model, params, prompts, lengths, completions, dtype)
+    for question, sample, plain in _plain_logits(model, params, prompts, lengths, completions):
+        difference = np.abs(got[question, sample] - plain).max() / plain.std()
+        assert 0 < difference < bound
 
 
 @pytest.mark.parametrize(

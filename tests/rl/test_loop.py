@@ -12,7 +12,9 @@ from dsmath.rl import advantages
 from dsmath.rl.batches import make_batch
 from dsmath.rl.loop import choose_questions, grpo_loss, make_logprobs, score
 from dsmath.rollout.decoding import Decoding
-from dsmath.rollout.sampler import Sampler, Samples
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.memory import fit
+from dsmath.rollout.samples import Samples
 from dsmath.train.state import create_state, make_train_step
 
 PAD, EOS = 0, 2
@@ -39,16 +41,16 @@ def test_a_stage_may_be_longer_than_an_epoch():
     assert sorted(chosen[:3]) == sorted(chosen[3:6]) == [0, 1, 2]
 
 
-def test_make_batch_masks_each_output_with_its_end():
+def test_make_batch_keeps_the_mask_of_what_the_policy_chose():
     tokens = np.array([[[7, EOS, PAD], [7, 8, 9]], [[EOS, PAD, PAD], [5, 6, EOS]]], np.int32)
     lengths = np.array([[2, 3], [1, 3]], np.int32)
-    samples = Samples(tokens, np.zeros(tokens.shape, np.float32), lengths, lengths > 3)
+    mask = np.array([[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 0, 1]]], np.float32)  # a tool said one token
+    samples = Samples(tokens, np.zeros(tokens.shape, np.float32), mask, lengths, lengths > 3)
     batch = make_batch([[4, 5], list(range(4, 21))], samples, PAD)
     assert batch["prompts"].shape == (2, 32)
     assert batch["prompt_lengths"].tolist() == [2, 17]
     assert batch["completions"] is tokens
-    assert batch["mask"].tolist() == [[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 1, 1]]]
-    assert batch["mask"].dtype == np.float32
+    assert batch["mask"] is mask
 
 
 def test_score_gives_the_rewards_and_the_figures():
@@ -56,7 +58,8 @@ def test_score_gives_the_rewards_and_the_figures():
     words = np.array([[[10], [11], [11], [12]], [[11], [11], [11], [11]], [[12], [12], [11], [12]]], np.int32)
     tokens = np.concatenate([words, np.full((3, 4, 1), EOS, np.int32)], axis=2)
     lengths = np.where(words[..., 0] == 12, 1, 2).astype(np.int32)
-    samples = Samples(tokens, np.zeros(tokens.shape, np.float32), lengths, lengths == 1)
+    zeros = np.zeros(tokens.shape, np.float32)
+    samples = Samples(tokens, zeros, zeros, lengths, lengths == 1)
 
     def decode(ids: np.ndarray) -> str:
         return "".join(texts[int(token)] for token in ids if token != EOS)
@@ -87,9 +90,28 @@ def stage(make_model_config):
         return create_state(model, optimizer, mesh, seed=0)
 
     params = new_state().params
-    sampler = Sampler(model, mesh, eos_id=EOS, pad_id=PAD, decoding=Decoding(1.0, 1.0, 8), group_size=4, batch_size=8)
     prompts = [list(range(4, 6 + place)) for place in range(8)]
-    samples = sampler(params, prompts, list(range(8)), jax.random.key(0))
+    limits = fit(
+        model.config,
+        mesh,
+        slots=32,
+        memory_gib=1.0,
+        cache_dtype="float32",
+        block_steps=4,
+        prefill_tokens=64,
+        group_size=4,
+        longest_prompt=9,
+        max_new_tokens=8,
+    )
+    samples = Engine(model, mesh, limits, pad_id=PAD).sample(
+        params,
+        prompts,
+        range(8),
+        jax.random.key(0),
+        decoding=Decoding(1.0, 1.0, 8),
+        group_size=4,
+        stop_ids=(EOS,),
+    )
     batch = make_batch(prompts, samples, PAD)
     rewards = (samples.tokens[..., 0] % 2).astype(np.float32)  # an odd first token is good
     batch["advantages"] = np.asarray(advantages.outcome(rewards))

@@ -1,0 +1,184 @@
+"""The decoder at generation: a cache whose prefixes are shared, its filling, one token at a time; and groups whole."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from dsmath.model import attention
+from dsmath.model.attention import Stored
+from dsmath.model.config import ModelConfig
+from dsmath.model.transformer import Block, Transformer, rematerialize
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of what is being decoded: rows hold a question each, and `width` samples of it.
+
+    The layers are apart, not stacked: one array of all layers would be copied at every token.
+
+    Attributes:
+      prefix: of each layer, the rows' questions [rows, …, prefix_length, …]; see `Stored`.
+      suffix: of each layer, the samples' own tokens [rows, width, …, suffix_length, …].
+    """
+
+    prefix: tuple[Stored, ...]
+    suffix: tuple[Stored, ...]
+
+
+def empty_cache(
+    config: ModelConfig, rows: int, width: int, prefix_length: int, suffix_length: int, dtype: jnp.dtype
+) -> Cache:
+    """A cache that holds nothing yet.
+
+    Args:
+      config: the model's.
+      rows, width, prefix_length, suffix_length: see `Cache`.
+      dtype: of what is stored: float32, bfloat16 or int8.
+    """
+
+    def empty(shape: tuple[int, ...], length: int) -> Stored:
+        shape = (*shape, length, config.num_kv_heads, config.head_dim)
+        return attention.store(jnp.zeros(shape), jnp.zeros(shape), dtype)
+
+    layers = range(config.num_layers)
+    return Cache(
+        prefix=tuple(empty((rows,), prefix_length) for _ in layers),
+        suffix=tuple(empty((rows, width), suffix_length) for _ in layers),
+    )
+
+
+def unstack(params: Any, config: ModelConfig) -> Any:
+    """Parameters as generation reads them: a tuple of layers, matrices in the computation's dtype.
+
+    Norms and adapters keep their dtype, as in training: the forward pass uses them in float32.
+    """
+
+    def cast(path, leaf: Array) -> Array:
+        name = path[-1].key
+        return leaf if name == "scale" or "_lora_" in name else leaf.astype(config.dtype)
+
+    params = jax.tree_util.tree_map_with_path(cast, params)["params"]
+    layers = (jax.tree.map(lambda leaf, n=layer: leaf[n], params["blocks"]) for layer in range(config.num_layers))
+    return {"params": {name: leaf for name, leaf in params.items() if name != "blocks"}, "blocks": tuple(layers)}
+
+
+def run_prompts(
+    model: Transformer, params: Any, tokens: Array, lengths: Array
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Runs prompts whole.
+
+    Args:
+      params: as `unstack` gives them.
+      tokens: int32 [prompts, length], padded on the right.
+      lengths: int32 [prompts].
+    Returns:
+      hidden [prompts, length, width] and each layer's keys and values [prompts, length, kv_heads, head_dim].
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    segment_ids = (positions < lengths[:, None]).astype(jnp.int32)
+    block = Block(model.config)
+    x, keys_values = _outside(model, params, tokens, "embed"), []
+    for weights in params["blocks"]:
+        x, of_layer = block.apply({"params": weights}, x, positions, segment_ids)
+        keys_values.append(of_layer)
+    return _outside(model, params, x, "normalize"), keys_values
+
+
+def fill(model: Transformer, params: Any, cache: Cache, tokens: Array, lengths: Array, rows: Array) -> Cache:
+    """Runs questions and stores their keys and values.
+
+    Args:
+      params: as `unstack` gives them.
+      cache: is changed in these rows.
+      tokens: int32 [questions, length], padded on the right; at most the cache's prefix_length.
+      lengths: int32 [questions].
+      rows: int32 [questions], where each goes; a number past the last row goes nowhere.
+    """
+    _, keys_values = run_prompts(model, params, tokens, lengths)
+    prefix = []
+    for old, (key, value) in zip(cache.prefix, keys_values, strict=True):
+        new = attention.store(key, value, old.value.dtype)
+        length = tokens.shape[1]
+        prefix.append(
+            Stored(
+                key=old.key.at[rows, :, :, :length].set(new.key, mode="drop"),
+                value=old.value.at[rows, :, :length].set(new.value, mode="drop"),
+                **{
+                    name: None
+                    if getattr(old, name) is None
+                    else getattr(old, name).at[rows, :, :length].set(getattr(new, name), mode="drop")
+                    for name in ("key_scale", "value_scale")
+                },
+            )
+        )
+    return cache.replace(prefix=tuple(prefix))
+
+
+def decode(
+    model: Transformer, params: Any, tokens: Array, prefix_lengths: Array, lengths: Array, cache: Cache
+) -> tuple[Array, Cache]:
+    """Advances every sample by one token.
+
+    Args:
+      params: as `unstack` gives them.
+      tokens: int32 [rows, width], what is read now.
+      prefix_lengths: int32 [rows], tokens of the rows' prefixes; 0 is allowed.
+      lengths: int32 [rows, width], tokens of each sample read before; the token is written there.
+    Returns:
+      logits float32 [rows, width, vocab] and the cache with the tokens' keys and values in it.
+    """
+    block, suffix = Block(model.config), []
+    positions = (prefix_lengths[:, None] + lengths)[..., None]
+    x = _outside(model, params, tokens[..., None], "embed")  # [rows, width, 1, model's width]
+    for weights, prefix, past in zip(params["blocks"], cache.prefix, cache.suffix, strict=True):
+        mask = jnp.arange(prefix.value.shape[-2]) < prefix_lengths[:, None]
+        x, own = block.apply({"params": weights}, x, positions, prefix, mask, past, lengths, method="extend")
+        suffix.append(own)
+    logits = _outside(model, params, _outside(model, params, x[:, :, 0], "normalize"), "logits")
+    return logits, cache.replace(suffix=tuple(suffix))
+
+
+def logits(model: Transformer, params: Any, hidden: Array) -> Array:
+    """hidden [..., width] -> float32 [..., vocab], with parameters as `unstack` gives them."""
+    return _outside(model, params, hidden, "logits")
+
+
+def _outside(model: Transformer, params: Any, x: Array, method: str) -> Array:
+    """What stands before and after the layers."""
+    return model.apply({"params": params["params"]}, x, method=method)
+
+
+def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths: Array, completions: Array) -> Array:
+    """The last hidden states that predict a group's completions; each prompt is run once for its whole group.
+
+    The same numbers as a plain forward pass over prompt and completion, at a fraction of its cost.
+
+    Args:
+      params: as in training, layers stacked.
+      prompts: int32 [questions, prefix_length], padded on the right.
+      prompt_lengths: int32 [questions].
+      completions: int32 [questions, group, length], padded on the right.
+    Returns:
+      [questions, group, length, width]; the logits of position t predict completion token t.
+    """
+    slots = jnp.broadcast_to(jnp.arange(prompts.shape[1], dtype=jnp.int32), prompts.shape)
+    valid = slots < prompt_lengths[:, None]
+    hidden, prefix = model.apply(params, prompts, slots, valid.astype(jnp.int32))
+    last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, 0]
+    questions, group, length = completions.shape
+    positions = prompt_lengths[:, None, None] + jnp.broadcast_to(jnp.arange(length - 1), (questions, group, length - 1))
+    block = Block(model.config)
+
+    def layer(x: Array, weights_and_prefix: tuple[Any, tuple[Array, Array]]) -> tuple[Array, None]:
+        weights, (key, value) = weights_and_prefix
+        stored = attention.store(key, value, key.dtype)
+        x, _ = block.apply({"params": weights}, x, positions, stored, valid, None, None, method="extend")
+        return x, None
+
+    x = model.apply(params, completions[..., :-1], method="embed")
+    x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (params["params"]["blocks"], prefix))
+    first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
+    return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
