@@ -36,6 +36,8 @@ class LlamaPeer:
       task: "train" or "rollout"; the peer's function of that name takes `settings` and `arrays`.
       settings: JSON values.
       arrays: what both work on.
+      script: of the peer, in this folder.
+      environment: folder with the peer's Python.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class LlamaPeer:
         task: str,
         settings: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
+        script: str = "llama_peer.py",
+        environment: str = _ENVIRONMENT,
     ):
         if config.tied or config.attention_bias or config.dtype != "float32":
             raise ValueError("the peer compares Llamas with an output matrix of their own, in float32")
@@ -55,11 +59,11 @@ class LlamaPeer:
             weights = {f"weights/{name}": array for name, array in layout.state_dict(config, params).items()}
             np.savez(path, **weights, **arrays)
             self._process = subprocess.Popen(
-                [find_python(), _ROOT / "benchmarks" / "llama_peer.py"],
+                [find_python(environment), _ROOT / "benchmarks" / script],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu"},
             )
             job = {"task": task, "file": str(path), "shape": shape, "threads": count_threads(), **settings}
             ready = self.ask(job)  # it has read the file
@@ -119,5 +123,6 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
     return ModelConfig.create({**fields, "vocab_size": tokenizer.get_config("nano").vocab_size})
 
 
-def find_python() -> pathlib.Path:
-    return _ROOT / _ENVIRONMENT / "bin" / "python"
+def find_python(environment: str = _ENVIRONMENT) -> pathlib.Path:
+    """The Python of a peers' environment, there or not."""
+    return _ROOT / environment / "bin" / "python"

@@ -77,29 +77,37 @@ def train(
 def rollout(
     model: transformers.LlamaForCausalLM, job: dict[str, Any], arrays: dict[str, torch.Tensor]
 ) -> dict[str, Request]:
-    """Samples of `prompts` [questions, length]; `checked` [rows, length] are prompts with their completions."""
+    """Samples of `prompts` [questions, length], which end with any of `stop_ids`.
+
+    `checked` [rows, total] are prompts with their completions.
+    """
     prompts, checked = arrays["prompts"].long(), arrays["checked"].long()
-    length, rows = prompts.shape[1], len(prompts) * job["group_size"]
+    length, group = prompts.shape[1], job["group_size"]
+    stop_ids = torch.tensor(job["stop_ids"])
     model.eval()
 
     def run() -> dict[str, Any]:
-        started = time.perf_counter()
-        samples = model.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            num_return_sequences=job["group_size"],
-            max_new_tokens=job["max_new_tokens"],
-            do_sample=True,
-            temperature=job["temperature"],
-            top_k=0,
-            top_p=job["top_p"],
-            eos_token_id=None,
-            pad_token_id=0,
-            use_cache=True,
-        )
+        started, lengths, first = time.perf_counter(), [], []
+        for chunk in prompts.split(job["batch_size"] // group):
+            samples = model.generate(
+                chunk,
+                attention_mask=torch.ones_like(chunk),
+                num_return_sequences=group,
+                max_new_tokens=job["max_new_tokens"],
+                do_sample=True,
+                temperature=job["temperature"],
+                top_k=0,
+                top_p=job["top_p"],
+                eos_token_id=job["stop_ids"],
+                pad_token_id=0,
+                use_cache=True,
+            )[:, length:]
+            ended = torch.isin(samples, stop_ids)
+            ends = torch.where(ended.any(1), ended.int().argmax(1) + 1, samples.shape[1])
+            lengths += ends.tolist()
+            first += samples[:, 0].tolist()
         seconds = time.perf_counter() - started
-        assert samples.shape == (rows, length + job["max_new_tokens"])
-        return {"seconds": seconds}
+        return {"seconds": seconds, "cpu_seconds": time.process_time(), "lengths": lengths, "first": first}
 
     def check() -> dict[str, Any]:
         with torch.inference_mode():

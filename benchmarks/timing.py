@@ -74,3 +74,11 @@ def conclude(figure: str, ratio: float, goal: float) -> None:
     print(f"ratio {figure}: {ratio:.2f} (goal {goal:.2f})")
     if ratio < goal:
         sys.exit(1)
+
+
+def conclude_all(figures: Mapping[str, tuple[float, float]]) -> None:
+    """As `conclude` for several figures, name to ratio and goal: all are printed before the status is set."""
+    for figure, (ratio, goal) in figures.items():
+        print(f"ratio {figure}: {ratio:.2f} (goal {goal:.2f})")
+    if any(ratio < goal for ratio, goal in figures.values()):
+        sys.exit(1)
