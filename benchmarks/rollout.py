@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
         }
         for peer in peers.values():
             machine["versions"] |= peer.versions
-        differences = {name: _check(peer, drawn, checked) for name, peer in peers.items()}
+        differences = {name: _check(name, peer, drawn, checked) for name, peer in peers.items()}
         contestants = {"dsmath": ours} | {
             name: lambda peer=peer: peer.ask({"do": "run"}) for name, peer in peers.items()
         }
@@ -123,13 +123,13 @@ def main(argv: list[str]) -> None:
     _conclude(machine, warm, turns, differences)
 
 
-def _check(peer: LlamaPeer, drawn, checked: int) -> float:
+def _check(name: str, peer: LlamaPeer, drawn, checked: int) -> float:
     """The largest difference between our log-probabilities and the peer's, of the first sample of each prompt."""
     theirs = np.array(peer.ask({"do": "check"})["nats"])
     mask = drawn.mask[:, 0, :checked]
     difference = float(np.abs((theirs - drawn.logprobs[:, 0, :checked]) * mask).max())
     if not difference < 1e-3:
-        raise RuntimeError(f"the models differ by {difference} nats on the same tokens under the same weights")
+        raise RuntimeError(f"{name} differs by {difference} nats on the same tokens under the same weights")
     return difference
 
 
@@ -145,15 +145,15 @@ def _conclude(machine: dict, warm: dict, turns: dict, differences: dict) -> None
     lengths = np.array(turns["dsmath"][0]["lengths"])
     timing.print_rates(
         f"{_NUM_GROUPS.value} prompts of {_PROMPT_TOKENS.value} tokens x {_GROUP_SIZE.value} samples, "
-        f"{_BATCH_SIZE.value} at once; lengths {lengths.mean():.0f} on average, {np.percentile(lengths, 90):.0f} at 90 %, "
-        f"{lengths.max()} at most; {_REPETITIONS.value} turns, {machine['threads']} threads",
+        f"{_BATCH_SIZE.value} at once; lengths {lengths.mean():.0f} on average, {np.percentile(lengths, 90):.0f} at "
+        f"90 %, {lengths.max()} at most; {_REPETITIONS.value} turns, {machine['threads']} threads",
         "new tokens/s",
         rates,
         machine,
     )
     for name, difference in differences.items():
         pvalue = stats.ks_2samp(
-            sum((turn["lengths"] for turn in turns["dsmath"]), []), sum((turn["lengths"] for turn in turns[name]), [])
+            *(np.concatenate([turn["lengths"] for turn in turns[who]]) for who in ("dsmath", name))
         ).pvalue
         print(
             f"{name}: log-probabilities differ by {difference:.1e} at most; lengths are alike (p = {pvalue:.2f}); "

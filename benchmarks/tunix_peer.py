@@ -3,6 +3,7 @@
 It reads JSON lines from standard input, first the job, then requests, and answers each with one line.
 """
 
+import functools
 import json
 import sys
 import time
@@ -67,6 +68,8 @@ def build(shape: dict[str, Any], weights: dict[str, np.ndarray]) -> llama.Llama3
         rope_theta=shape["rope_parameters"]["rope_theta"],
         norm_eps=shape["rms_norm_eps"],
     )
+    # Tunix 0.1.7 does not pass its config's theta on to the function that rotates.
+    llama.apply_rope = functools.partial(llama.apply_rope, rope_theta=config.rope_theta)
     model = llama.Llama3(config, rngs=nnx.Rngs(0))
 
     def put(param: nnx.Param, name: str, shape: tuple[int, ...] | None = None) -> None:

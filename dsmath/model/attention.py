@@ -1,7 +1,6 @@
 """Rotary positions and attention: over whole sequences, and of samples that share a prefix."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -125,18 +124,19 @@ def write(stored: Stored, new: Stored, index: Array) -> Stored:
       index: int32 [questions, group].
     """
 
-    def put(length_axis: int) -> Callable[[Array, Array], Array]:
+    def put(old: Array | None, new: Array | None, axis: int) -> Array | None:
         def put_one(old: Array, new: Array, index: Array) -> Array:
-            old = jnp.moveaxis(old, length_axis, 0)
-            return jnp.moveaxis(old.at[index].set(jnp.moveaxis(new, length_axis, 0)[0], mode="drop"), 0, length_axis)
+            place = (slice(None),) * (old.ndim + axis) + (index,)
+            return old.at[place].set(new.squeeze(axis), mode="drop")
 
-        return lambda old, new: jax.vmap(jax.vmap(put_one))(old, new, index)
+        return None if old is None else jax.vmap(jax.vmap(put_one))(old, new, index)
 
-    scales = (
-        None if old is None else put(-1)(old, scale)
-        for old, scale in ((stored.key_scale, new.key_scale), (stored.value_scale, new.value_scale))
+    return Stored(
+        key=put(stored.key, new.key, -1),
+        value=put(stored.value, new.value, -2),
+        key_scale=put(stored.key_scale, new.key_scale, -1),
+        value_scale=put(stored.value_scale, new.value_scale, -1),
     )
-    return Stored(put(-1)(stored.key, new.key), put(-2)(stored.value, new.value), *scales)
 
 
 def attend_with_prefix(query: Array, prefix: Stored, prefix_mask: Array, suffix: Stored, suffix_mask: Array) -> Array:
@@ -157,28 +157,42 @@ def attend_with_prefix(query: Array, prefix: Stored, prefix_mask: Array, suffix:
     """
     questions, group, length, heads, head_dim = query.shape
     kv_heads = prefix.value.shape[1]
-    query = query.reshape(questions, group, length, kv_heads, heads // kv_heads, head_dim) * head_dim**-0.5
-    on_prefix = _product("qgtkhd,qkdp->qkgthp", query, prefix.key)
-    on_suffix = _product("qgtkhd,qgkds->qkgths", query, suffix.key)
-    if prefix.key_scale is not None:
-        on_prefix *= prefix.key_scale[:, :, None, None, None]
-        on_suffix *= suffix.key_scale.swapaxes(1, 2)[:, :, :, None, None]
+    shared = heads // kv_heads
+    rows = length * shared  # of a sample, that meet the same keys
+    query = query.reshape(questions, group, length, kv_heads, shared, head_dim) * head_dim**-0.5
+    query = jnp.moveaxis(query, 3, 2).reshape(questions, group, kv_heads, rows, head_dim)
+    together = query.swapaxes(1, 2).reshape(questions, kv_heads, group * rows, head_dim)
+
     lowest = jnp.finfo(jnp.float32).min
-    on_prefix = jnp.where(prefix_mask[:, None, None, None, None], on_prefix, lowest)
-    suffix_mask = jnp.broadcast_to(suffix_mask, (questions, group, *suffix_mask.shape[-2:]))
-    on_suffix = jnp.where(suffix_mask[:, None, :, :, None], on_suffix, lowest)
-    # One softmax over two arrays: joining them would copy both.
-    highest = jnp.maximum(on_prefix.max(axis=-1, keepdims=True), on_suffix.max(axis=-1, keepdims=True, initial=lowest))
-    to_prefix, to_suffix = jnp.exp(on_prefix - highest), jnp.exp(on_suffix - highest)
-    total = to_prefix.sum(axis=-1, keepdims=True) + to_suffix.sum(axis=-1, keepdims=True)
-    to_prefix, to_suffix = to_prefix / total, to_suffix / total
-    if prefix.value_scale is not None:
-        to_prefix *= prefix.value_scale[:, :, None, None, None]
-        to_suffix *= suffix.value_scale.swapaxes(1, 2)[:, :, :, None, None]
-    out = _product("qkgthp,qkpd->qgtkhd", to_prefix.astype(query.dtype), prefix.value)
-    out += _product("qkgths,qgksd->qgtkhd", to_suffix.astype(query.dtype), suffix.value)
-    return out.reshape(questions, group, length, heads, head_dim).astype(query.dtype)
+    on_prefix = _scale(_product(together, prefix.key), prefix.key_scale)
+    on_prefix = jnp.where(prefix_mask[:, None, None], on_prefix, lowest)
+    on_suffix = _scale(_product(query, suffix.key), suffix.key_scale)
+    suffix_mask = jnp.broadcast_to(suffix_mask, (questions, group, length, suffix_mask.shape[-1]))
+    suffix_mask = jnp.repeat(suffix_mask, shared, axis=2)  # [questions, group, rows, suffix_length]
+    on_suffix = jnp.where(suffix_mask[:, :, None], on_suffix, lowest)
+
+    def by_sample(x: Array) -> Array:
+        """[questions, kv_heads, group * rows, …] -> [questions, group, kv_heads, rows, …]."""
+        return x.reshape(questions, kv_heads, group, rows, x.shape[-1]).swapaxes(1, 2)
+
+    # One softmax over two arrays, divided at the end: joining them would copy both.
+    highest = jnp.maximum(
+        by_sample(on_prefix.max(axis=-1, keepdims=True)), on_suffix.max(axis=-1, keepdims=True, initial=lowest)
+    )
+    to_prefix = jnp.exp(on_prefix - highest.swapaxes(1, 2).reshape(questions, kv_heads, group * rows, 1))
+    to_suffix = jnp.exp(on_suffix - highest)
+    total = by_sample(to_prefix.sum(axis=-1, keepdims=True)) + to_suffix.sum(axis=-1, keepdims=True)
+    to_prefix = _scale(to_prefix, prefix.value_scale).astype(query.dtype)
+    to_suffix = _scale(to_suffix, suffix.value_scale).astype(query.dtype)
+    out = (by_sample(_product(to_prefix, prefix.value)) + _product(to_suffix, suffix.value)) / total
+    out = out.astype(query.dtype).reshape(questions, group, kv_heads, length, shared, head_dim)
+    return jnp.moveaxis(out, 2, 3).reshape(questions, group, length, heads, head_dim)
 
 
-def _product(subscripts: str, x: Array, stored: Array) -> Array:
-    return jnp.einsum(subscripts, x, stored.astype(x.dtype), preferred_element_type=jnp.float32)
+def _scale(scores: Array, scale: Array | None) -> Array:
+    """scores [..., rows, tokens] times the scales [..., tokens] of int8."""
+    return scores if scale is None else scores * scale[..., None, :]
+
+
+def _product(x: Array, stored: Array) -> Array:
+    return jnp.matmul(x, stored.astype(x.dtype), preferred_element_type=jnp.float32)
