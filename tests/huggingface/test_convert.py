@@ -1,5 +1,6 @@
 """Checkpoints come in, compute what they computed, and go out as they came, bit for bit; what cannot is refused."""
 
+import functools
 import json
 import math
 import pathlib
@@ -13,8 +14,9 @@ import pytest
 
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.huggingface import arrays, layout
+from dsmath.model.generation import decode, empty_cache, fill, unstack
 from dsmath.model.sharding import make_mesh
-from dsmath.model.transformer import Transformer, decode, prefill
+from dsmath.model.transformer import Transformer
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import require_finished
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
@@ -137,13 +139,14 @@ def test_a_model_that_came_in_computes_what_its_config_says(make_checkpoint, tmp
 
     # The same through the cache: prompts of 9 and 12 tokens, then one token after the other.
     lengths = np.array([9, 12], np.int32)
-    start = jax.jit(lambda ids, lengths: prefill(model, params, ids, lengths, group_size=1, suffix_length=20))
-    step = jax.jit(lambda tokens, positions, cache: decode(model, params, tokens, positions, cache))
-    logits, cache = start(ids[:, :12], lengths)
-    np.testing.assert_allclose(logits, wanted[[0, 1], lengths - 1], atol=1e-4)
-    for position in [lengths + index for index in range(20)]:
-        logits, cache = step(ids[[0, 1], position][:, None], position[:, None], cache)
-        np.testing.assert_allclose(logits[:, 0], wanted[[0, 1], position], atol=1e-4)
+    apart = unstack(params, model.config)
+    cache = empty_cache(model.config, rows=2, width=1, prefix_length=12, suffix_length=20, dtype=jnp.float32)
+    cache = jax.jit(functools.partial(fill, model))(apart, cache, ids[:, :12], lengths, np.arange(2))
+    step = jax.jit(functools.partial(decode, model))
+    for index in range(20):
+        places = np.full((2, 1), index, np.int32)
+        logits, cache = step(apart, ids[[0, 1], lengths + index][:, None], lengths, places, cache)
+        np.testing.assert_allclose(logits[:, 0], wanted[[0, 1], lengths + index], atol=1e-4)
 
 
 def test_weights_that_came_in_short_are_held_in_float32_on_any_mesh(make_checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """transformers and we compute the same from the same files; it runs where `make peers` has made its environment."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.generation import decode, empty_cache, fill, unstack
 from dsmath.model.sharding import make_mesh
-from dsmath.model.transformer import Transformer, decode, prefill
+from dsmath.model.transformer import Transformer
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.state import abstract_params
 from experiments.convert import bring_in, bring_out
@@ -75,15 +77,15 @@ def test_both_compute_the_same_logits_at_once_and_through_the_cache(folder, kind
     assert logits.std() > 0.5  # there is something to compare
     np.testing.assert_allclose(forward(ids), logits, rtol=0, atol=TOLERANCE)
 
-    lengths = np.full(rows, prompt, np.int32)
-    start = jax.jit(lambda ids: prefill(model, params, ids, lengths, group_size=1, suffix_length=length - prompt))
-    step = jax.jit(lambda tokens, positions, cache: decode(model, params, tokens, positions, cache))
-    ours, cache = start(ids[:, :prompt])
-    np.testing.assert_allclose(ours, cached[:, 0], rtol=0, atol=TOLERANCE)
-    for position in range(prompt, length):
-        positions = np.full((rows, 1), position, np.int32)
-        ours, cache = step(ids[:, position, None], positions, cache)
-        np.testing.assert_allclose(ours[:, 0], cached[:, position + 1 - prompt], rtol=0, atol=TOLERANCE)
+    lengths = np.full(rows, prompt - 1, np.int32)
+    apart, steps = unstack(params, model.config), cached.shape[1]
+    cache = empty_cache(model.config, rows, width=1, prefix_length=prompt, suffix_length=steps, dtype=jnp.float32)
+    cache = jax.jit(functools.partial(fill, model))(apart, cache, ids[:, :prompt], lengths, np.arange(rows))
+    step = jax.jit(functools.partial(decode, model))
+    for index in range(steps):  # the prompt's last token comes first
+        places = np.full((rows, 1), index, np.int32)
+        ours, cache = step(apart, ids[:, prompt - 1 + index, None], lengths, places, cache)
+        np.testing.assert_allclose(ours[:, 0], cached[:, index], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
