@@ -3,6 +3,8 @@
 python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
 """
 
+import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -26,10 +28,18 @@ from dsmath.runs.errors import Preempted
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
+from dsmath.train import lora
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
 from dsmath.train.guards import Guard
 from dsmath.train.optimizer import make_optimizer
-from dsmath.train.state import abstract_state, make_train_step, root_key, start_from
+from dsmath.train.state import (
+    abstract_params,
+    abstract_state,
+    create_state,
+    make_train_step,
+    root_key,
+    start_from,
+)
 from dsmath.train.watch import Watch
 
 ROLLOUT = 1  # purpose of the random key
@@ -53,12 +63,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
 
     # Policy and reference, both from the parent
-    model = Transformer(read_model(config.init_from))
+    model_config = read_model(config.init_from)
+    if config.lora_rank:  # the parent's parameters stay as they are, so they need no more digits than they are used in
+        model_config = dataclasses.replace(model_config, param_dtype=model_config.dtype)
+    model = Transformer(model_config)
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
     guard = Guard(config.guards, rollback=False)
     optimizer = guard.wrap(optimizer)
-    abstract = abstract_state(model, optimizer, mesh)
-    reference = read_params(config.init_from, abstract.params)
+    abstract = abstract_state(model, optimizer, mesh, config.lora_rank)
+    reference = read_params(config.init_from, abstract_params(model, mesh))
+    merge = jax.jit(functools.partial(lora.merge, reference)) if config.lora_rank else None
     decoding = Decoding(**config.decoding)
     limits = fit(
         model.config,
@@ -71,7 +85,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id)
     logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
     loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
-    update = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
+    update = make_train_step(
+        loss_function, optimizer, mesh, config.num_microbatches, frozen=reference if config.lora_rank else None
+    )
     write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
     if processes.is_main():
         tokenizer.save(workdir)
@@ -82,9 +98,12 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         save_every=config.save_every * config.updates_per_rollout,
         keep_last=config.keep_last,
         keep_best=config.keep_best,
+        merge=merge,
     ) as checkpointer:
         if checkpointer.latest_step is not None:
             state, _ = checkpointer.restore(abstract)
+        elif config.lora_rank:
+            state = create_state(model, optimizer, mesh, config.seed, config.lora_rank)
         else:
             state = start_from(reference, model, optimizer, mesh, config.seed)
         guard.begin(state)
@@ -105,8 +124,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 )
                 requests = [(step - 1) * config.num_groups + place for place in range(config.num_groups)]
                 asked = [prompts[index] for index in chosen]
+                policy = merge(state.params) if merge else state.params
                 samples = engine.sample(
-                    state.params,
+                    policy,
                     asked,
                     requests,
                     key,
@@ -136,7 +156,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 batch = jax.device_put(batch, batch_sharding(mesh))  # every process has all of it
                 batch["ref_logprobs"] = logprobs(reference, batch)
                 if config.updates_per_rollout > 1:
-                    batch["old_logprobs"] = logprobs(state.params, batch)
+                    batch["old_logprobs"] = logprobs(policy, batch)
+
+                del policy  # the update gives the state's memory away
 
                 # Updates
                 for _ in range(config.updates_per_rollout):

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,12 +30,20 @@ class Checkpointer:
         one's place.
       keep_last: number of newest regular checkpoints that stay; the newest of all always does.
       keep_best: number of checkpoints that stay besides because their losses are the lowest.
+      merge: of a run whose state holds adapters: makes the plain parameters that children of the checkpoint read.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike, model: ModelConfig, *, save_every: int, keep_last: int, keep_best: int = 0
+        self,
+        workdir: str | os.PathLike,
+        model: ModelConfig,
+        *,
+        save_every: int,
+        keep_last: int,
+        keep_best: int = 0,
+        merge: Callable[[Any], Any] | None = None,
     ):
-        self._model, self._save_every = model, save_every
+        self._model, self._save_every, self._merge = model, save_every, merge
         lineage = pathlib.Path(workdir) / LINEAGE
         self._lineage = read_json(lineage) if lineage.exists() else {}
         policies = [
@@ -70,9 +78,10 @@ class Checkpointer:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        params = self._merge(state.params) if self._merge else state.params
         items = {
-            "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(lambda _: _CHUNKS, state.params)),
-            "rest": ocp.args.StandardSave(_rest(state)),
+            "params": ocp.args.StandardSave(params, save_args=jax.tree.map(lambda _: _CHUNKS, params)),
+            "rest": ocp.args.StandardSave(self._rest(state)),
             "data": ocp.args.JsonSave(dict(data)),
             "model": ocp.args.JsonSave(self._model.to_dict()),
             "lineage": ocp.args.JsonSave(self._lineage),
@@ -90,15 +99,16 @@ class Checkpointer:
         """
         step = self.latest_step if step is None else step
         found, source = self._manager.item_metadata(step), f"{self._manager.directory}/{step}"
-        _check_shapes(found["params"], abstract.params, f"--workdir: {source}", "config.model")
-        _check_shapes(found["rest"], _rest(abstract), f"--workdir: {source}", "config.optimizer or config.guards")
-        items = {
-            "params": ocp.args.StandardRestore(abstract.params),
-            "rest": ocp.args.StandardRestore(_rest(abstract)),
-            "data": ocp.args.JsonRestore(),
-        }
+        rest = self._rest(abstract)
+        items = {"rest": ocp.args.StandardRestore(rest), "data": ocp.args.JsonRestore()}
+        if not self._merge:
+            _check_shapes(found["params"], abstract.params, f"--workdir: {source}", "config.model")
+            items["params"] = ocp.args.StandardRestore(abstract.params)
+        _check_shapes(found["rest"], rest, f"--workdir: {source}", "config.optimizer or config.guards")
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return TrainState(params=restored["params"], **restored["rest"]), restored["data"]
+        rest = restored["rest"]
+        params = rest.pop("adapters") if self._merge else restored["params"]
+        return TrainState(params=params, **rest), restored["data"]
 
     def go_back(self, abstract: TrainState) -> TrainState:
         """The state of the last regular checkpoint, to which a run goes back in the same way each time it is resumed.
@@ -111,6 +121,10 @@ class Checkpointer:
         if not regular:
             raise InputError("config.guards: the run must go back before its first checkpoint; lower config.save_every")
         return self.restore(abstract, max(regular))[0]
+
+    def _rest(self, state: TrainState) -> dict[str, Any]:
+        rest = {"step": state.step, "opt_state": state.opt_state, "rng": state.rng}
+        return rest | {"adapters": state.params} if self._merge else rest
 
     def __enter__(self):
         return self
@@ -164,10 +178,6 @@ def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) 
         "lineage": ocp.JsonCheckpointHandler(),
     }
     return ocp.CheckpointManager(_folder(workdir), options=options, item_handlers=handlers)
-
-
-def _rest(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "rng": state.rng}
 
 
 def _open(workdir: str | os.PathLike, field: str) -> ocp.CheckpointManager:

@@ -133,9 +133,13 @@ def test_pretraining_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pret
     assert _read(tmp_path / "killed") == (records, result)
 
 
-def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems, environment, tmp_path):
+@pytest.mark.parametrize("lora_rank", [0, pytest.param(4, marks=pytest.mark.slow)])
+def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(
+    pretrain, problems, environment, tmp_path, lora_rank
+):
     _, parent = pretrain
     overrides = {
+        "lora_rank": lora_rank,
         "init_from": parent,
         "problems": problems,
         "num_problems": 0,

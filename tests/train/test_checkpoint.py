@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back on any mesh, and what does not fit is refused by name."""
 
+import functools
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import fingerprint, read_json, require_finished, write_json, write_lineage
+from dsmath.train import lora
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
 from dsmath.train.state import abstract_params, abstract_state, create_state
 
@@ -168,3 +170,22 @@ def test_a_bucket_that_nothing_installed_can_read_is_refused(monkeypatch):
     named = r"config\.init_from='s3://runs/parent': Install s3fs to access S3 \(pip install s3fs\)"
     with pytest.raises(InputError, match=named):
         require_finished("s3://runs/parent", "config.init_from")
+
+
+def test_a_run_of_adapters_resumes_with_them_and_gives_its_children_plain_parameters(
+    parent, make_model_config, tmp_path
+):
+    model, mesh = Transformer(make_model_config()), make_mesh({"fsdp": 4, "tensor": 2})
+    base = create_state(model, optax.identity(), mesh, seed=0).params
+    state = create_state(model, OPTIMIZER, mesh, seed=1, lora_rank=2)
+    state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
+    merge = jax.jit(functools.partial(lora.merge, base))
+    with Checkpointer(tmp_path, model.config, merge=merge, **KEEP) as checkpointer:
+        checkpointer.save(state, {"step": 0}, loss=1.0)
+    with Checkpointer(tmp_path, model.config, merge=merge, **KEEP) as checkpointer:
+        restored, _ = checkpointer.restore(abstract_state(model, OPTIMIZER, mesh, lora_rank=2))
+    child = read_params(tmp_path, abstract_params(model, mesh))
+    for got, wanted in ((restored, state), (child, merge(state.params))):
+        assert jax.tree.structure(got) == jax.tree.structure(wanted)
+        for leaf, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_array_equal(leaf, other)
