@@ -117,6 +117,11 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
             f"error: {_ENVIRONMENT} is absent, the environment of the peers; make it once: make peers", file=sys.stderr
         )
         sys.exit(2)
+    return use_nano(model)
+
+
+def use_nano(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
+    """As `prepare`, without a peer."""
     jax.config.update("jax_platforms", "cpu")
     use_cpu_devices(1)
     fields = (model or pretrain.get_config("nano").model).to_dict()

@@ -40,8 +40,9 @@ def empty_cache(
     """
 
     def empty(shape: tuple[int, ...], length: int) -> Stored:
-        shape = (*shape, length, config.num_kv_heads, config.head_dim)
-        return attention.store(jnp.zeros(shape), jnp.zeros(shape), dtype)
+        keys = jax.ShapeDtypeStruct((*shape, length, config.num_kv_heads, config.head_dim), jnp.float32)
+        stored = jax.eval_shape(lambda key, value: attention.store(key, value, dtype), keys, keys)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), stored)
 
     layers = range(config.num_layers)
     return Cache(
