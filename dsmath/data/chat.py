@@ -16,6 +16,25 @@ def encode_prompt(record: Solution, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos_id, *tokenizer.encode(chat_prompt(record.question, record.language, record.kind))]
 
 
+def encode_chat(turns: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[int]:
+    """<bos> and a conversation in the chat frame, up to the place where the next answer starts.
+
+    Args:
+      turns: roles (system, developer, user, assistant) and texts; a question is framed as it is, without the request to
+        reason step by step that `encode_prompt` adds.
+      tokenizer: of the model.
+    Source: the released models' chat template.
+    """
+    tokens, text = [tokenizer.bos_id], ""
+    for role, content in turns:
+        if role == "assistant":
+            tokens += [*tokenizer.encode(f"{text}Assistant: {content}"), tokenizer.eos_id]
+            text = ""
+        else:
+            text += f"User: {content}\n\n" if role == "user" else f"{content}\n\n"
+    return tokens + tokenizer.encode(f"{text}Assistant:")
+
+
 def encode_solution(record: Solution, tokenizer: Tokenizer) -> list[int]:
     """The solution and <eos>."""
     return [*tokenizer.encode(f" {record.solution}"), tokenizer.eos_id]

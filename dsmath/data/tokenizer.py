@@ -134,6 +134,10 @@ class Tokenizer(abc.ABC):
         """The text of ids; special tokens and the ids that only a model has leave no trace."""
 
     @abc.abstractmethod
+    def piece(self, token_id: int) -> str:
+        """The name of a token in the vocabulary, such as "<eos>"; "" where only a model has the id."""
+
+    @abc.abstractmethod
     def _count_ids(self) -> int:
         """The ids of the tokenizer's own file."""
 
@@ -171,6 +175,9 @@ class SentencePieceTokenizer(Tokenizer):
         special = (self.pad_id, self.bos_id, self.eos_id)
         count = self._count_ids()
         return self._processor.decode([int(token) for token in ids if token not in special and token < count])
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(token_id) if token_id < self._count_ids() else ""
 
     def _count_ids(self) -> int:
         return self._processor.vocab_size()
@@ -210,6 +217,9 @@ class BytePairTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         special = (self.pad_id, self.bos_id, self.eos_id)
         return self._tokenizer.decode([int(token) for token in ids if token not in special])
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def _count_ids(self) -> int:
         return 1 + max(self._tokenizer.get_vocab().values())

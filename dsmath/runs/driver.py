@@ -33,10 +33,27 @@ def main(stage: str, run: Run, free: Collection[str] = (), many_processes: bool 
       free: fields of the config that a resumed run may change.
       many_processes: whether `run` can be one of several processes; the flags that join them are there then.
     """
+    command_line(stage, lambda config, workdir: run_stage(stage, run, config, workdir, free), many_processes)
+
+
+def command_line(
+    stage: str,
+    start: Callable[[ml_collections.ConfigDict, str], Any],
+    many_processes: bool = False,
+    workdir_help: str = "folder of this run; the same folder resumes it",
+) -> None:
+    """Parses the flags and starts; bad input ends with one line and status 2.
+
+    Args:
+      stage: the stage's name.
+      start: (config, workdir) -> whatever; the program ends with it.
+      many_processes: whether it can be one of several processes.
+      workdir_help: what --workdir names.
+    """
     config_flag = config_flags.DEFINE_config_file(
         "config", None, f"config of the stage, such as configs/{stage}.py:nano"
     )
-    workdir_flag = flags.DEFINE_string("workdir", None, "folder of this run; the same folder resumes it")
+    workdir_flag = flags.DEFINE_string("workdir", None, workdir_help)
     flags.mark_flags_as_required(["config", "workdir"])
     shown = ["config", "workdir"]
     if many_processes:
@@ -48,7 +65,7 @@ def main(stage: str, run: Run, free: Collection[str] = (), many_processes: bool 
     for name in shown:  # --help shows the main module's flags alone
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
-    def start(argv: list[str]) -> None:
+    def begin(argv: list[str]) -> None:
         if len(argv) > 1:
             raise InputError(f"{argv[1]!r}: not a flag; overrides are written --config.field=value")
         logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
@@ -57,7 +74,7 @@ def main(stage: str, run: Run, free: Collection[str] = (), many_processes: bool 
             processes.start(given.coordinator, given.num_processes, given.process_id, given.distributed)
             if not processes.is_main():
                 logging.set_verbosity(logging.ERROR)  # the first process warns for all
-        run_stage(stage, run, config_flag.value, workdir_flag.value, free)
+        start(config_flag.value, workdir_flag.value)
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -72,7 +89,7 @@ def main(stage: str, run: Run, free: Collection[str] = (), many_processes: bool 
         return rest
 
     try:
-        app.run(start, flags_parser=parse)
+        app.run(begin, flags_parser=parse)
     except Preempted as pause:  # in all processes at the same step
         if processes.is_main():
             print(f"{stage}: {pause}", file=sys.stderr)

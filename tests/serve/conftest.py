@@ -1,0 +1,123 @@
+"""A checkpoint of a tiny model with a tokenizer, and an endpoint over it that listens at a port."""
+
+import contextlib
+import dataclasses
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jax
+import optax
+import pytest
+import uvicorn
+
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.sharding import make_mesh
+from dsmath.model.transformer import Transformer
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.memory import fit
+from dsmath.rollout.requests import Limits
+from dsmath.serve.app import make_app
+from dsmath.serve.service import Checkpoint, Service
+from dsmath.serve.worker import Worker
+from dsmath.train.checkpoint import Checkpointer, read_model, read_params
+from dsmath.train.state import abstract_params, create_state
+
+CONTEXT, MAX_NEW_TOKENS = 64, 32
+TEXTS = [
+    "Anna has 12 apples and gets 7 more. First 12+7=19. The answer is \\boxed{19}.",
+    "小明有3盒苹果，每盒12个，一共有多少个？先算3*12=36。答案是\\boxed{36}。",
+    "User: How many are there?\n\nAssistant: There are 4. The answer is \\boxed{4}.",
+] * 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A running server, and what it serves."""
+
+    url: str
+    client: httpx.Client
+    service: Service
+    worker: Worker
+    tokenizer: Tokenizer
+    model: Transformer
+    params: Any
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self.client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_until_idle(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.client.get("/health").json()["open_requests"]:
+            assert time.monotonic() < deadline, "requests stay open"
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
+    """A workdir: the model's distributions are so flat that half characters and odd tokens are drawn too."""
+    workdir = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    Tokenizer.train(TEXTS, vocab_size=420).save(workdir)
+    model = Transformer(make_model_config(vocab_size=448))  # with rows for more than the tokenizer has
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    state = create_state(model, optax.identity(), mesh, seed=3)
+    state.params["params"]["final_norm"]["scale"] *= 0.5
+    with Checkpointer(workdir, model.config) as checkpointer:
+        checkpointer.save(state, {})
+    return workdir
+
+
+def load(workdir: pathlib.Path, context: int, max_new_tokens: int, slots: int):
+    """An engine with the checkpoint loaded, its tokenizer, model and parameters."""
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])
+    tokenizer, model = Tokenizer.load(workdir), Transformer(read_model(workdir))
+    params = read_params(workdir, abstract_params(model, mesh))
+    limits = fit(
+        model.config,
+        mesh,
+        slots=slots,
+        memory_gib=1.0,
+        cache_dtype="float32",
+        block_steps=4,
+        prefill_tokens=256,
+        group_size=1,
+        longest_prompt=context,
+        max_new_tokens=max_new_tokens,
+    )
+    # One bucket each: tests spend their time compiling.
+    limits = Limits(
+        **{**vars(limits), "prompt_buckets": limits.prompt_buckets[-1:], "new_buckets": limits.new_buckets[-1:]}
+    )
+    engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
+    engine.load(params, jax.random.key(0))
+    return engine, tokenizer, model, params
+
+
+@contextlib.contextmanager
+def run(app: Any) -> Iterator[str]:
+    """Serves an application from a thread; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def endpoint(checkpoint) -> Iterator[Endpoint]:
+    engine, tokenizer, model, params = load(checkpoint, CONTEXT, MAX_NEW_TOKENS, slots=4)
+    worker = Worker(engine)
+    described = Checkpoint("tiny", tokenizer, model.config.vocab_size, CONTEXT, MAX_NEW_TOKENS)
+    service = Service(worker, described)
+    with run(make_app(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield Endpoint(url, client, service, worker, tokenizer, model, params)
