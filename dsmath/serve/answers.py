@@ -15,14 +15,14 @@ class Choice(NamedTuple):
     Attributes:
       prompt: its token ids.
       completion: the sample.
-      echo: whether the prompt is shown before it.
+      shown: the first token that is shown: one of the prompt where that is echoed, else the sample's first.
       scored: of the prompt and the sample together; None where it is not needed.
       likeliest: whether the likeliest token is told beside each.
     """
 
     prompt: Sequence[int]
     completion: Completion
-    echo: bool
+    shown: int
     scored: Scored | None
     likeliest: bool
 
@@ -45,7 +45,7 @@ class _Token(NamedTuple):
 
 def completion_choice(tokenizer: Tokenizer, index: int, choice: Choice, *, logprobs: bool) -> dict[str, Any]:
     """A choice of /v1/completions."""
-    shown = tokenizer.decode(choice.prompt) if choice.echo else ""
+    shown = tokenizer.decode(choice.prompt[choice.shown :])
     told = None
     if logprobs:
         tokens = _tokens(tokenizer, choice)
@@ -114,13 +114,12 @@ def _tokens(tokenizer: Tokenizer, choice: Choice) -> list[_Token]:
     """The tokens that a choice shows."""
     completion, scored = choice.completion, choice.scored
     tokens = [*choice.prompt, *completion.tokens]
-    first = 0 if choice.echo else len(choice.prompt)
-    texts = token_texts(tokenizer, choice.prompt) if choice.echo else []
+    texts = token_texts(tokenizer, choice.prompt[choice.shown :])
     texts += _cut(token_texts(tokenizer, completion.tokens), len(completion.text))
     found, offset = [], 0
-    for place, text in enumerate(texts, start=first):
+    for place, text in enumerate(texts, start=choice.shown):
         if scored is None:
-            logprob = completion.logprobs[place - first]
+            logprob = completion.logprobs[place - choice.shown]
         else:
             logprob = float(scored.logprobs[place - 1]) if place else None
         best = None

@@ -40,10 +40,18 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What was asked, checked; there are no requests where nothing is to be sampled."""
+    """What was asked, checked.
+
+    Attributes:
+      asked: by the client.
+      prompts: token ids.
+      shown: for each prompt its first token that the answer shows.
+      requests: one a prompt; none where nothing is to be sampled.
+    """
 
     asked: Asked
     prompts: list[list[int]]
+    shown: list[int]
     requests: list[Request]
 
 
@@ -93,11 +101,17 @@ class Service:
             turns = [(message.role, message.content) for message in asked.messages]
             prompts, field = [encode_chat(turns, self._tokenizer)], "messages"
             most = asked.max_completion_tokens or asked.max_tokens
+            shown = [len(prompts[0])]
         else:
             prompts, field, most = [self.encode(prompt) for prompt in asked.prompt], "prompt", asked.max_tokens
+            # The <bos> that a text gets is not shown: who counts the text's tokens finds as many.
+            shown = [
+                int(isinstance(text, str)) if asked.echo else len(prompt)
+                for text, prompt in zip(asked.prompt, prompts, strict=True)
+            ]
         lengths = [self._new_tokens(len(prompt), most, field) for prompt in prompts]
         requests = [self._request(asked, *found) for found in zip(prompts, lengths, strict=True)] if most != 0 else []
-        return Prepared(asked, prompts, requests)
+        return Prepared(asked, prompts, shown, requests)
 
     def _new_tokens(self, prompt: int, most: int | None, field: str) -> int:
         """Tokens of a completion at most."""
@@ -139,21 +153,24 @@ class Service:
         """The whole answer at once."""
         asked = prepared.asked
         groups = await self.worker.complete(prepared.requests) or self._nothing(prepared)
-        pairs = [(prompt, found) for prompt, group in zip(prepared.prompts, groups, strict=True) for found in group]
+        found = [
+            (prompt, completion, shown)
+            for prompt, group, shown in zip(prepared.prompts, groups, prepared.shown, strict=True)
+            for completion in group
+        ]
         is_chat, logprobs = isinstance(asked, ChatRequest), _wants_logprobs(asked)
-        echo = not is_chat and asked.echo
         likeliest = logprobs and bool(asked.top_logprobs if is_chat else asked.logprobs)
-        scores = [None] * len(pairs)
-        if logprobs and (echo or likeliest):  # what sampling itself does not give
-            scores = await self.worker.score([[*prompt, *found.tokens] for prompt, found in pairs])
+        scores = [None] * len(found)
+        if logprobs and (likeliest or (not is_chat and asked.echo)):  # what sampling itself does not give
+            scores = await self.worker.score([[*prompt, *completion.tokens] for prompt, completion, _ in found])
         make = answers.chat_choice if is_chat else answers.completion_choice
         choices = [
-            answers.Choice(prompt, found, echo, scored, likeliest)
-            for (prompt, found), scored in zip(pairs, scores, strict=True)
+            answers.Choice(prompt, completion, shown, scored, likeliest)
+            for (prompt, completion, shown), scored in zip(found, scores, strict=True)
         ]
         return _head(self.checkpoint.name, asked, "chat.completion") | {
             "choices": [make(self._tokenizer, *entry, logprobs=logprobs) for entry in enumerate(choices)],
-            "usage": answers.usage(prepared.prompts, sum(len(found.tokens) for _, found in pairs)),
+            "usage": answers.usage(prepared.prompts, sum(len(completion.tokens) for _, completion, _ in found)),
         }
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[dict[str, Any]]:
@@ -163,7 +180,7 @@ class Service:
         make = answers.chat_piece if is_chat else answers.completion_piece
         head = _head(self.checkpoint.name, asked, "chat.completion.chunk")
         for place, prompt in enumerate(prepared.prompts):
-            shown = self._tokenizer.decode(prompt) if not is_chat and asked.echo else ""
+            shown = self._tokenizer.decode(prompt[prepared.shown[place] :])
             for sample in range(asked.n if is_chat or shown else 0):
                 yield head | {"choices": [make(place * asked.n + sample, shown, None, first=True)]}
         sent: dict[int, str] = {}

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import uvicorn
@@ -25,6 +27,7 @@ from dsmath.serve.app import make_app
 from dsmath.serve.service import Checkpoint, Service
 from dsmath.serve.worker import Worker
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
+from dsmath.train.losses import token_logprobs
 from dsmath.train.state import abstract_params, create_state
 
 CONTEXT, MAX_NEW_TOKENS = 64, 32
@@ -41,8 +44,7 @@ class Endpoint:
 
     url: str
     client: httpx.Client
-    service: Service
-    worker: Worker
+    engine: Engine
     tokenizer: Tokenizer
     model: Transformer
     params: Any
@@ -51,6 +53,15 @@ class Endpoint:
         answer = self.client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def score(self, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """By the training forward pass: the log-probability of each token but the first, and the likeliest there."""
+        padded = np.zeros((1, CONTEXT), np.int32)  # to one length: each other one would be compiled
+        padded[0, : len(tokens)] = tokens
+        places, segments = jnp.arange(CONTEXT)[None], jnp.arange(CONTEXT)[None] < len(tokens)
+        logits = self.model.apply(self.params, padded, places, segments.astype(int), method="init_all")[:, :-1]
+        logprobs = np.array(token_logprobs(logits, padded[:, 1:])[0])
+        return logprobs[: len(tokens) - 1], np.array(logits[0].argmax(-1))[: len(tokens) - 1]
 
     def wait_until_idle(self) -> None:
         deadline = time.monotonic() + 30
@@ -73,7 +84,7 @@ def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
     return workdir
 
 
-def load(workdir: pathlib.Path, context: int, max_new_tokens: int, slots: int):
+def _load(workdir: pathlib.Path) -> tuple[Engine, Tokenizer, Transformer, Any]:
     """An engine with the checkpoint loaded, its tokenizer, model and parameters."""
     mesh = make_mesh({"data": 1}, jax.devices()[:1])
     tokenizer, model = Tokenizer.load(workdir), Transformer(read_model(workdir))
@@ -81,14 +92,14 @@ def load(workdir: pathlib.Path, context: int, max_new_tokens: int, slots: int):
     limits = fit(
         model.config,
         mesh,
-        slots=slots,
+        slots=4,
         memory_gib=1.0,
         cache_dtype="float32",
         block_steps=4,
         prefill_tokens=256,
         group_size=1,
-        longest_prompt=context,
-        max_new_tokens=max_new_tokens,
+        longest_prompt=CONTEXT,
+        max_new_tokens=MAX_NEW_TOKENS,
     )
     # One bucket each: tests spend their time compiling.
     limits = Limits(
@@ -100,7 +111,7 @@ def load(workdir: pathlib.Path, context: int, max_new_tokens: int, slots: int):
 
 
 @contextlib.contextmanager
-def run(app: Any) -> Iterator[str]:
+def _run(app: Any) -> Iterator[str]:
     """Serves an application from a thread; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -115,9 +126,15 @@ def run(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def endpoint(checkpoint) -> Iterator[Endpoint]:
-    engine, tokenizer, model, params = load(checkpoint, CONTEXT, MAX_NEW_TOKENS, slots=4)
+    engine, tokenizer, model, params = _load(checkpoint)
     worker = Worker(engine)
     described = Checkpoint("tiny", tokenizer, model.config.vocab_size, CONTEXT, MAX_NEW_TOKENS)
     service = Service(worker, described)
-    with run(make_app(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield Endpoint(url, client, service, worker, tokenizer, model, params)
+    with _run(make_app(service)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield Endpoint(url, client, engine, tokenizer, model, params)
+
+
+@pytest.fixture(scope="session")
+def serve_app():
+    """(application) -> a context in which it is served at the address that it gives."""
+    return _run
