@@ -3,10 +3,12 @@
 python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
 """
 
-import functools
+import dataclasses
 from typing import Any
 
 import jax
+import pyarrow
+import pyarrow.parquet
 from absl import logging
 
 from dsmath.data import chat, problems
@@ -17,6 +19,7 @@ from dsmath.model.transformer import Transformer
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
+from dsmath.rollout.requests import Request
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
 from dsmath.runs.progress import Progress
@@ -60,21 +63,22 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 longest_prompt=max(map(len, prompts)),
                 max_new_tokens=config.max_new_tokens,
             )
-            engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id)
-            sample = functools.partial(
-                engine.sample, decoding=decoding, group_size=group_size, stop_ids=(tokenizer.eos_id,)
-            )
-            tables[name] = generations.generate(
-                sample,
+            engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
+            files = generations.generate(
+                engine,
                 params,
-                records,
-                prompts,
+                [
+                    Request(index, prompt, group_size, decoding, (tokenizer.eos_id,))
+                    for index, prompt in enumerate(prompts)
+                ],
+                [dataclasses.asdict(record) | {"gold": record.answer} for record in records],
+                generations.PROBLEM,
                 key=key,
-                decode=tokenizer.decode,
                 folder=workdir / "generations" / name,
                 chunk_size=max(1, config.batch_size // group_size),
-                on_questions=progress.advance,
+                on_request=progress.advance,
             )
+            tables[name] = pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))
 
     # Grades and figures
     graded = {name: scores.grade(table) for name, table in tables.items()}

@@ -57,3 +57,30 @@ def make_model_config():
         "attention": "xla",
     }
     return lambda **changes: ModelConfig.create(fields | changes)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
+    """A workdir with a tokenizer and a model so flat that half characters and odd tokens are drawn too."""
+    import jax
+    import optax
+
+    from dsmath.data.tokenizer import Tokenizer
+    from dsmath.model.sharding import make_mesh
+    from dsmath.model.transformer import Transformer
+    from dsmath.train.checkpoint import Checkpointer
+    from dsmath.train.state import create_state
+
+    texts = [
+        "Anna has 12 apples and gets 7 more. First 12+7=19. The answer is \\boxed{19}.",
+        "小明有3盒苹果，每盒12个，一共有多少个？先算3*12=36。答案是\\boxed{36}。",
+        "User: How many are there?\n\nAssistant: There are 4. The answer is \\boxed{4}.",
+    ]
+    workdir = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    Tokenizer.train(texts * 5, vocab_size=420).save(workdir)
+    model = Transformer(make_model_config(vocab_size=448))  # with rows for more than the tokenizer has
+    state = create_state(model, optax.identity(), make_mesh({"data": 1}, jax.devices()[:1]), seed=3)
+    state.params["params"]["final_norm"]["scale"] *= 0.5
+    with Checkpointer(workdir, model.config) as checkpointer:
+        checkpointer.save(state, {})
+    return workdir

@@ -18,6 +18,8 @@ PRESETS = {
     "sft": ("nano", "7b"),
     "rl": ("nano", "7b"),
     "evaluate": ("nano", "7b"),
+    "generate": ("nano", "7b"),
+    "serve": ("nano", "7b"),
     "pipeline": ("nano",),
 }
 

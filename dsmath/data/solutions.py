@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import write_atomically
@@ -63,19 +64,30 @@ def read_solutions(path: str | os.PathLike) -> list[Solution]:
     Raises:
       InputError: names the file, the line and the field that is missing or unknown.
     """
+    records = []
+    for place, record in read_json_lines(path):
+        try:
+            records.append(Solution(**record))
+        except TypeError as error:
+            raise InputError(f"{place}: {error}; fields are question, answer, solution, …") from error
+    return records
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, Any]]:
+    """The records of a file of JSON lines, each with its place for messages, "FILE:LINE".
+
+    Raises:
+      InputError: names the file and the line.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file of solutions")
-    records = []
+        raise InputError(f"{path}: no such file")
     # Not splitlines: a text may hold U+2028.
     for number, line in enumerate(_read_text(path).rstrip("\n").split("\n"), start=1):
         try:
-            records.append(Solution(**json.loads(line)))
+            yield f"{path}:{number}", json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{number}: no JSON record ({error.msg}); mend the line") from error
-        except TypeError as error:
-            raise InputError(f"{path}:{number}: {error}; fields are question, answer, solution, …") from error
-    return records
 
 
 def _read_text(path: pathlib.Path) -> str:

@@ -1,82 +1,95 @@
-"""Completions for a list of problems, written in chunks: a killed evaluation goes on where it stopped."""
+"""Completions of many requests, written in chunks: a killed run goes on where it stopped."""
 
+import collections
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 from jax import Array
 
-from dsmath.data.solutions import Solution
-from dsmath.rollout.samples import Samples
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.requests import Completion, Request
 from dsmath.runs.workdir import write_atomically
 
-SCHEMA = pyarrow.schema(
-    [
-        ("question_index", pyarrow.int32()),
-        ("sample_index", pyarrow.int32()),
-        ("question", pyarrow.string()),
-        ("gold", pyarrow.string()),
-        ("language", pyarrow.string()),
-        ("completion", pyarrow.string()),
-        ("tokens", pyarrow.int32()),
-        ("truncated", pyarrow.bool_()),
-    ]
-)
+# The columns that a problem brings; `gold` is its answer.
+PROBLEM = pyarrow.schema([("question", pyarrow.string()), ("gold", pyarrow.string()), ("language", pyarrow.string())])
+# The columns of its samples.
+_SAMPLE = [
+    ("question_index", pyarrow.int32()),
+    ("sample_index", pyarrow.int32()),
+    ("completion", pyarrow.string()),
+    ("tokens", pyarrow.int32()),
+    ("truncated", pyarrow.bool_()),
+]
 
 
 def generate(
-    sample: Callable[[Any, Sequence[Sequence[int]], Sequence[int], Array], Samples],
+    engine: Engine,
     params: Any,
-    records: Sequence[Solution],
-    prompts: Sequence[Sequence[int]],
+    requests: Sequence[Request],
+    records: Sequence[Mapping[str, Any]],
+    columns: pyarrow.Schema,
     *,
     key: Array,
-    decode: Callable[[Sequence[int]], str],
     folder: str | os.PathLike,
     chunk_size: int,
-    on_questions: Callable[[int], None],
-) -> pyarrow.Table:
-    """Samples a group for every problem, one file for each chunk of them; files that exist are kept.
+    on_request: Callable[[], None],
+) -> list[pathlib.Path]:
+    """Serves all requests, a file for each chunk of them; files that exist are kept.
+
+    Chunks are written as they end, while the engine is at work on later ones: no slot waits for the end of a chunk.
 
     Args:
-      sample: (params, prompts, request ids, key) -> their groups, such as `Engine.sample` with its decoding.
+      engine: with a codec.
       params: the model's parameters.
-      records, prompts: the problems and their token ids.
-      key: root random key; problem i draws from request i.
-      decode: token ids to text.
+      requests: their ids are 0, 1, 2, …; what a sample is depends on its id, so not on what was done before.
+      records: for each request what its rows hold besides the sample.
+      columns: of the records.
+      key: root random key.
       folder: where the files lie.
-      chunk_size: problems of a file.
-      on_questions: called with the number of problems that a chunk has finished.
+      chunk_size: requests of a file.
+      on_request: called when all samples of a request have ended.
     Returns:
-      a row a sample, in the order of the problems; columns as in `SCHEMA`.
+      the files in order; a row a sample, by request and number.
     """
-    parts = []
-    for start in range(0, len(records), chunk_size):
-        chunk = range(start, min(start + chunk_size, len(records)))
-        path = pathlib.Path(folder) / f"{start:06}-{chunk.stop:06}.parquet"
-        if not path.exists():
-            samples = sample(params, [prompts[index] for index in chunk], list(chunk), key)
-            rows = [
-                {
-                    "question_index": index,
-                    "sample_index": number,
-                    "question": records[index].question,
-                    "gold": records[index].answer,
-                    "language": records[index].language,
-                    "completion": decode(samples.tokens[place, number, : samples.lengths[place, number]]).strip(),
-                    "tokens": int(samples.lengths[place, number]),
-                    "truncated": bool(samples.truncated[place, number]),
-                }
-                for place, index in enumerate(chunk)
-                for number in range(samples.tokens.shape[1])
-            ]
-            write_table(path, pyarrow.Table.from_pylist(rows, schema=SCHEMA))
-        parts.append(pyarrow.parquet.read_table(path))
-        on_questions(len(chunk))
-    return pyarrow.concat_tables(parts)
+    schema = pyarrow.schema([*_SAMPLE[:2], *columns, *_SAMPLE[2:]])
+    chunks = [range(start, min(start + chunk_size, len(requests))) for start in range(0, len(requests), chunk_size)]
+    files = [pathlib.Path(folder) / f"{chunk.start:06}-{chunk.stop:06}.parquet" for chunk in chunks]
+    missing = []
+    for chunk, file in zip(chunks, files, strict=True):
+        if file.exists():
+            for _ in chunk:
+                on_request()
+        else:
+            missing += [requests[index] for index in chunk]
+    ended: dict[int, list[Completion]] = collections.defaultdict(list)  # by chunk
+    left = {request.id: request.num_samples for request in missing}
+    for completion in engine.generate(params, missing, key):
+        number = completion.request_id // chunk_size
+        ended[number].append(completion)
+        left[completion.request_id] -= 1
+        if left[completion.request_id]:
+            continue
+        if not any(left[index] for index in chunks[number]):
+            samples = sorted(ended.pop(number), key=lambda sample: (sample.request_id, sample.sample))
+            rows = [_row(records[sample.request_id], sample) for sample in samples]
+            write_table(files[number], pyarrow.Table.from_pylist(rows, schema=schema))
+        on_request()
+    return files
+
+
+def _row(record: Mapping[str, Any], completion: Completion) -> dict[str, Any]:
+    return {
+        **record,
+        "question_index": completion.request_id,
+        "sample_index": completion.sample,
+        "completion": completion.text.strip(),
+        "tokens": len(completion.tokens),
+        "truncated": completion.finish_reason == "length",
+    }
 
 
 def write_table(path: str | os.PathLike, table: pyarrow.Table) -> None:

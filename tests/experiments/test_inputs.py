@@ -29,6 +29,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("rl", {"num_groups": 12}, r"config\.num_groups: 12 is no multiple of 8"),
         ("rl", {"init_from": "nowhere"}, r"config\.init_from='nowhere'"),
         ("evaluate", {"num_samples": 0}, r"config\.num_samples: 0"),
+        ("generate", {"num_samples": 0}, r"config\.num_samples: 0"),
+        ("generate", {"init_from": "nowhere"}, r"config\.init_from='nowhere'"),
+        (
+            "generate",
+            {"decoding": {"temperature": -1.0, "top_p": 1.0, "max_new_tokens": 8}},
+            r"config\.decoding\.temperature",
+        ),
     ],
 )
 def test_bad_fields_are_named_before_any_work(tmp_path, stage, overrides, named):
@@ -41,7 +48,7 @@ def test_bad_fields_are_named_before_any_work(tmp_path, stage, overrides, named)
     assert not (tmp_path / "lineage.json").exists()
 
 
-@pytest.mark.parametrize("stage", ["sft", "rl", "evaluate"])
+@pytest.mark.parametrize("stage", ["sft", "rl", "evaluate", "generate"])
 def test_a_parent_that_was_killed_is_refused(tmp_path, stage):
     write_json(tmp_path / "parent" / "config.json", {"stage": "pretrain"})
     config = importlib.import_module(f"configs.{stage}").get_config("nano")

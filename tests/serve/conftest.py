@@ -1,4 +1,4 @@
-"""A checkpoint of a tiny model with a tokenizer, and an endpoint over it that listens at a port."""
+"""An endpoint over the tiny checkpoint that listens at a port."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,6 @@ import httpx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import uvicorn
 
@@ -26,16 +25,11 @@ from dsmath.rollout.requests import Limits
 from dsmath.serve.app import make_app
 from dsmath.serve.service import Checkpoint, Service
 from dsmath.serve.worker import Worker
-from dsmath.train.checkpoint import Checkpointer, read_model, read_params
+from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.losses import token_logprobs
-from dsmath.train.state import abstract_params, create_state
+from dsmath.train.state import abstract_params
 
 CONTEXT, MAX_NEW_TOKENS = 64, 32
-TEXTS = [
-    "Anna has 12 apples and gets 7 more. First 12+7=19. The answer is \\boxed{19}.",
-    "小明有3盒苹果，每盒12个，一共有多少个？先算3*12=36。答案是\\boxed{36}。",
-    "User: How many are there?\n\nAssistant: There are 4. The answer is \\boxed{4}.",
-] * 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +62,6 @@ class Endpoint:
         while self.client.get("/health").json()["open_requests"]:
             assert time.monotonic() < deadline, "requests stay open"
             time.sleep(0.01)
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
-    """A workdir: the model's distributions are so flat that half characters and odd tokens are drawn too."""
-    workdir = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    Tokenizer.train(TEXTS, vocab_size=420).save(workdir)
-    model = Transformer(make_model_config(vocab_size=448))  # with rows for more than the tokenizer has
-    mesh = make_mesh({"data": 1}, jax.devices()[:1])
-    state = create_state(model, optax.identity(), mesh, seed=3)
-    state.params["params"]["final_norm"]["scale"] *= 0.5
-    with Checkpointer(workdir, model.config) as checkpointer:
-        checkpointer.save(state, {})
-    return workdir
 
 
 def _load(workdir: pathlib.Path) -> tuple[Engine, Tokenizer, Transformer, Any]:
