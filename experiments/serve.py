@@ -67,7 +67,7 @@ def serve(config: Any, workdir: str) -> None:
         context=config.length,
         max_new_tokens=config.max_new_tokens,
     )
-    with _listen(_HOST.value, _PORT.value) as listener:
+    with listen(_HOST.value, _PORT.value) as listener:
         engine.load(read_params(workdir, abstract_params(model, mesh), "--workdir"), jax.random.key(config.seed))
         _warm_up(engine, tokenizer)
 
@@ -99,16 +99,20 @@ def _warm_up(engine: Engine, tokenizer: Tokenizer) -> None:
         engine.step()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Takes the address, before the minutes that a large model takes to load.
+
+    Raises:
+      InputError: it cannot be had.
+    """
     try:
         return socket.create_server((host, port))
-    except socket.gaierror as error:
-        raise InputError(f"--host={host}: no address of this machine ({error.strerror})") from error
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, socket.EAI_NONAME):
             raise
-        reason = error.strerror.lower()
-        raise InputError(f"--port={port}, --host={host}: {reason}; name another, or port 0 for a free one") from error
+        raise InputError(
+            f"--port={port}, --host={host}: {error.strerror}; name another port, or 0 for a free one, or another host"
+        ) from error
 
 
 if __name__ == "__main__":
