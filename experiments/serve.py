@@ -116,4 +116,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    driver.command_line("serve", serve, "workdir of the checkpoint; it is only read")
+    driver.command_line("serve", serve, workdir_help="workdir of the checkpoint; it is only read")

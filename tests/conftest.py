@@ -81,6 +81,6 @@ def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
     model = Transformer(make_model_config(vocab_size=448))  # with rows for more than the tokenizer has
     state = create_state(model, optax.identity(), make_mesh({"data": 1}, jax.devices()[:1]), seed=3)
     state.params["params"]["final_norm"]["scale"] *= 0.5
-    with Checkpointer(workdir, model.config) as checkpointer:
-        checkpointer.save(state, {})
+    with Checkpointer(workdir, model.config, save_every=1, keep_last=1) as checkpointer:
+        checkpointer.save(state, {}, loss=1.0)
     return workdir
