@@ -9,6 +9,8 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["DO_NOT_TRACK"] = "true"
+# Eight devices on two busy cores may wait for each other longer than the 40 seconds after which XLA aborts.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600"
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
