@@ -28,7 +28,7 @@ class Numbers:
         return " ".join(map(str, ids))
 
     def bos_id(self) -> int:
-        return 1
+        return 0  # none is put before the prompt
 
     def eos_id(self) -> int:
         return 0
@@ -75,8 +75,8 @@ def build(shape: dict[str, Any], weights: dict[str, np.ndarray]) -> llama.Llama3
     def put(param: nnx.Param, name: str, shape: tuple[int, ...] | None = None) -> None:
         value = weights[name] if name.endswith(("norm.weight", "embed_tokens.weight")) else weights[name].T
         value = value.reshape(shape) if shape else value
-        assert param.value.shape == value.shape, name
-        param.value = jnp.asarray(value)
+        assert param.shape == value.shape, name
+        param.set_value(jnp.asarray(value))
 
     put(model.embedder.input_embedding, "model.embed_tokens.weight")
     put(model.final_norm.w, "model.norm.weight")
