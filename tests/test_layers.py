@@ -24,6 +24,7 @@ ALLOWED = {
     "rollout": _TRAIN | _DATA,
     "reward": _DATA,
     "rl": _TRAIN | _DATA | {"rollout", "reward"},
+    "plan": _TRAIN | {"rollout", "rl"},
     "evaluation": _TRAIN | _DATA | {"rollout", "reward"},
     "serve": _TRAIN | _DATA | {"rollout"},
     "web": _DATA,
@@ -87,7 +88,7 @@ def test_a_module_imports_only_the_layers_below_it(module):
 
 
 def test_the_model_side_and_the_web_side_do_not_meet():
-    model_side = {"model", "train", "huggingface", "rollout", "rl", "reward", "evaluation", "serve"}
+    model_side = {"model", "train", "huggingface", "rollout", "rl", "reward", "evaluation", "serve", "plan"}
     for module, names in IMPORTS.items():
         folders = {_folder(name) for name in names}
         if _folder(module) in ("web", "sandbox"):
@@ -101,7 +102,7 @@ def test_configs_import_nothing_but_ml_collections_and_each_other(module):
     assert {name.split(".")[0] for name in IMPORTS[module]} <= {"ml_collections", "configs"}
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if _folder(m) in ("model", "train", "rollout")))
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if _folder(m) in ("model", "train", "rollout", "plan")))
 def test_the_numerical_core_stands_on_few_libraries(module):
     outside = {name.split(".")[0] for name in IMPORTS[module]} - sys.stdlib_module_names - {"dsmath"}
     assert outside <= CORE

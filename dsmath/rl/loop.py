@@ -80,13 +80,21 @@ def score(
 
 
 def make_logprobs(model: Transformer, mesh: Mesh, logits_chunk: int) -> Callable[[Any, Batch], Array]:
-    """Jits the log-probabilities of a batch's completions, [questions, group_size, max_new_tokens]."""
+    """Jits the log-probabilities of a batch's completions, [questions, group_size, max_new_tokens].
+
+    As with a jitted function, `lower` of what it returns takes shapes with shardings in place of arrays.
+    """
     compute = jax.jit(lambda params, batch: completion_logprobs(model, params, batch, logits_chunk)[0])
 
     def run(params: Any, batch: Batch) -> Array:
         with jax.set_mesh(mesh):
             return compute(params, jax.device_put(dict(batch), batch_sharding(mesh)))
 
+    def lower(params: Any, batch: Batch) -> jax.stages.Lowered:
+        with jax.set_mesh(mesh):
+            return compute.lower(params, batch)
+
+    run.lower = lower
     return run
 
 

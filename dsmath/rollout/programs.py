@@ -1,6 +1,7 @@
 """The compiled side of the engine: resharding, filling of rows, blocks of decode steps, scores of given tokens."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -107,12 +108,16 @@ class Programs:
 
     def reshard(self, params: Any) -> Any:
         """From the training shardings to those of generation: whole along fsdp, layers apart, in the compute dtype."""
+        return self.resharding(params)(params)
+
+    def resharding(self, params: Any) -> Callable[[Any], Any]:
+        """The jitted function of `reshard`, for parameters that are sharded as these, arrays or shapes."""
         if self._reshard is None:
             shapes = jax.eval_shape(lambda tree: generation.unstack(tree, self._model.config), params)
             shardings = _gathered(params, shapes, self._mesh)
             unstack = functools.partial(generation.unstack, config=self._model.config)
             self._reshard = jax.jit(unstack, out_shardings=shardings)
-        return self._reshard(params)
+        return self._reshard
 
     def count_compiled(self) -> int:
         """Programs compiled so far."""

@@ -126,7 +126,7 @@ def make_train_step(
     Returns:
       the step; metrics hold `loss`, `grad_norm`, `param_norm`, `update_norm`, `update_ratio` (of the update to the
       parameters) and the loss function's, divided. Of a batch's arrays NumPy's hold the rows of this process alone
-      (see `rows.local_rows`), JAX's are global.
+      (see `rows.local_rows`), JAX's are global. As with a jitted function, `lower` takes shapes with shardings.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -164,4 +164,9 @@ def make_train_step(
         with jax.set_mesh(mesh):
             return jitted(state, to_global(batch, batch_sharding(mesh)), frozen)
 
+    def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        with jax.set_mesh(mesh):
+            return jitted.lower(state, batch, frozen)
+
+    run.lower = lower
     return run

@@ -1,0 +1,1 @@
+"""What a training step needs of the hardware, read from an ahead-of-time compile on abstract shapes."""

@@ -1,0 +1,59 @@
+"""Attention as a plan compiles it: on CPU devices, for accelerators whose kernels the CPU does not have."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dsmath.model import attention
+from dsmath.model.sharding import partition_spec
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Lets `attention.attend` be traced for CPU devices whatever its implementation.
+
+    In place of the kernels "cudnn" and "splash" stands a function that takes, keeps and exchanges what they do, and
+    computes next to nothing: no scores, no operations of attention. "xla" is itself, in float32, in which it holds its
+    scores anyway: its float16 variant does not exist on CPUs.
+    """
+    plain = attention.attend
+
+    def attend(query: Array, key: Array, value: Array, segment_ids: Array, implementation: str) -> Array:
+        if implementation == "xla":
+            arrays = (x.astype(jnp.float32) for x in (query, key, value))
+            return plain(*arrays, segment_ids, implementation).astype(query.dtype)
+        queries = partition_spec(("batch", "length", "heads", "head_dim"))
+        keys = partition_spec(("batch", None, "kv_heads", "head_dim"))  # a device sees all keys of its rows
+        spread = jax.shard_map(_stand_in, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False)
+        return spread(query, key, value)
+
+    attention.attend = attend
+    try:
+        yield
+    finally:
+        attention.attend = plain
+
+
+@jax.custom_vjp
+def _stand_in(query: Array, key: Array, value: Array) -> Array:
+    """[batch, length, heads, head_dim]; every argument is needed, and no product is formed."""
+    shared = (key + value)[:, -1:]
+    return query * jnp.repeat(shared, query.shape[2] // key.shape[2], axis=2)
+
+
+def _forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+    out = _stand_in(query, key, value)
+    return out, (query, key, value, out)
+
+
+def _backward(kept: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, Array]:
+    query, key, value, out = kept
+    batch, length, _, head_dim = query.shape
+    grouped = (cotangent * out).reshape(batch, length, key.shape[2], -1, head_dim).sum((1, 3))[:, None]
+    return cotangent * query, grouped * value, grouped * key
+
+
+_stand_in.defvjp(_forward, _backward)
