@@ -16,14 +16,15 @@ def without_kernels() -> Iterator[None]:
     """Lets `attention.attend` be traced for CPU devices whatever its implementation.
 
     In place of the kernels "cudnn" and "splash" stands a function that takes, keeps and exchanges what they do, and
-    computes next to nothing: no scores, no operations of attention. "xla" is itself, in float32, in which it holds its
-    scores anyway: its float16 variant does not exist on CPUs.
+    computes next to nothing: no scores, no operations of attention. "xla" is itself, scores and all; of float16, which
+    stands for bfloat16 here (`stages.for_cpu`) and which it does not have on CPUs, it is bfloat16 again.
     """
     plain = attention.attend
 
     def attend(query: Array, key: Array, value: Array, segment_ids: Array, implementation: str) -> Array:
         if implementation == "xla":
-            arrays = (x.astype(jnp.float32) for x in (query, key, value))
+            dtype = jnp.bfloat16 if query.dtype == jnp.float16 else query.dtype
+            arrays = (x.astype(dtype) for x in (query, key, value))
             return plain(*arrays, segment_ids, implementation).astype(query.dtype)
         queries = partition_spec(("batch", "length", "heads", "head_dim"))
         keys = partition_spec(("batch", None, "kv_heads", "head_dim"))  # a device sees all keys of its rows

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from dsmath.plan.devices import DEVICES, find_device
+from dsmath.plan.devices import DEVICES, Device, find_device
 from dsmath.plan.plan import Plan
 
 _GIGA, _TERA = 1e9, 1e12
+_SURE = 0.85  # of a device's memory: what other compilers' programs may need more of
 
 
 def render(plan: Plan) -> str:
@@ -25,8 +26,7 @@ def render(plan: Plan) -> str:
 def verdict(plan: Plan) -> str:
     """Whether the named device holds it, in one line."""
     device = find_device(plan.device)
-    word = "fits" if plan.fits(device) else "does not fit"
-    return f"{word} {device.title}: {plan.bytes / _GIGA:.1f} of {device.memory / _GIGA:.0f} GB"
+    return f"{_word(plan, device)}: {device.title}, {plan.bytes / _GIGA:.1f} of {device.memory / _GIGA:.0f} GB"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -70,5 +70,11 @@ def _estimates(plan: Plan) -> Iterator[str]:
         yield (
             f"  {device.title:<16}{estimate.compute:>9.2f}{estimate.memory:>9.2f}{estimate.interconnect:>9.2f}"
             f"{f'{estimate.fastest:.2f}–{estimate.slowest:.2f}':>17}{share:>12}{speed:>20}"
-            f"  {'fits' if plan.fits(device) else 'does not fit'}"
+            f"  {_word(plan, device)}"
         )
+
+
+def _word(plan: Plan, device: Device) -> str:
+    if not plan.fits(device):
+        return "does not fit"
+    return "fits" if plan.bytes <= _SURE * device.memory else "fits barely"

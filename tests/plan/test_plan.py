@@ -213,7 +213,7 @@ def test_the_command_prints_writes_and_tells_by_its_status(tmp_path):
     line += ["--config=configs/pretrain.py:nano", "--config.length=65536", f"--json={tmp_path / 'plan.json'}"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("does not fit TPU v5e: ")
+    assert done.stdout.splitlines()[-1].startswith("does not fit: TPU v5e, ")
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["estimates"].keys() == DEVICES.keys()
     assert written["devices"] == 4
