@@ -28,7 +28,7 @@ _RUNTIME = [
     "numpy>=2.0",
     "obstore>=0.8",
     "optax",
-    "orbax-checkpoint>=0.11",
+    "orbax-checkpoint>=0.12",
     "pillow",
     "pyarrow",
     "pydantic",
