@@ -107,13 +107,14 @@ def test_exchanged_bytes_are_those_of_arithmetic(planned, model, axis, count):
     found = planned({axis: count})
     assert {axes for axes, _ in found.collective_bytes()} == {(axis,)}
     counted = {kind: held for (_, kind), (held, _) in found.collective_bytes().items()}
-    assert counted == pytest.approx(expected_bytes(model, axis, ROWS, LENGTH), rel=0.01)
+    # Sums of single numbers, such as the gradient's norm, are beside these.
+    assert counted == pytest.approx(expected_bytes(model, axis, count, ROWS, LENGTH), rel=0.01, abs=256)
 
 
 def test_micro_batches_gather_again(planned):
     once, twice = planned({"fsdp": 8}), planned({"fsdp": 8}, {"num_microbatches": 2})
     gathered = (("fsdp",), "all-gather")
-    assert twice.collective_bytes()[gathered][0] == 2 * once.collective_bytes()[gathered][0]
+    assert twice.collective_bytes()[gathered][0] == pytest.approx(2 * once.collective_bytes()[gathered][0], rel=0.01)
 
 
 def test_operations_are_those_of_the_formula_and_of_xla_where_no_loop_turns_twice(planned):
