@@ -104,7 +104,7 @@ class Plan:
         return sum(program.times * program.model_flops for program in self.programs)
 
     def fits(self, device: Device) -> bool:
-        """Whether a device holds it; a TPU's own compiler needed from 15 % less to 18 % more temporaries."""
+        """Whether a device holds it; a TPU's own compiler needed up to a fourth more temporaries."""
         return self.bytes <= device.memory
 
     def collective_bytes(self) -> dict[tuple[tuple[str, ...], str], tuple[float, float]]:

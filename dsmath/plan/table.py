@@ -6,7 +6,7 @@ from dsmath.plan.devices import DEVICES, Device, find_device
 from dsmath.plan.plan import Plan
 
 _GIGA, _TERA = 1e9, 1e12
-_SURE = 0.85  # of a device's memory: what other compilers' programs may need more of
+_SURE = 0.8  # of a device's memory: what other compilers' programs may need more of
 
 
 def render(plan: Plan) -> str:
