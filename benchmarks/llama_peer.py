@@ -4,6 +4,7 @@ It reads JSON lines from standard input, first the job, then requests, and answe
 """
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -65,7 +66,9 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), options["clip_norm"])
             optimizer.step()
             losses.append(value.detach())
-        return {"seconds": time.perf_counter() - started, "losses": torch.stack(losses).tolist()}
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"seconds": seconds, "losses": torch.stack(losses).tolist(), "peak_bytes": peak}
 
     def check() -> dict[str, Any]:
         with torch.inference_mode():

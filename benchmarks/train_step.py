@@ -10,6 +10,7 @@ AdamW. They take turns after a warm-up, which compiles ours; the figure is the r
 turns, both must find the same loss.
 """
 
+import resource
 import time
 
 import jax
@@ -75,6 +76,10 @@ def main(argv: list[str]) -> None:
         loss, sums = jax.jit(next_token_loss(model, config.logits_chunk))(state.params, batches[0])
         difference = peer.check(np.asarray(-loss / sums["denominator"]))
         turns = timing.take_turns(ours, peer.run, _REPETITIONS.value)
+        memory = {
+            "dsmath": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "transformers": peer.ask({"do": "run"})["peak_bytes"],
+        }
     machine["versions"] |= peer.versions
 
     names = ("dsmath", "transformers")
@@ -87,8 +92,11 @@ def main(argv: list[str]) -> None:
         rates,
         machine,
     )
+    shown = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in memory.items())
+    print(f"peak memory of the process, libraries and compilation included: {shown}")
     if _JSON.value:
         figures = {"tokens_per_second": rates, "ratio": ratio, "goal": _GOAL, "difference": difference}
+        figures["peak_bytes"] = memory
         write_json(_JSON.value, {**figures, "config": config.to_dict(), "machine": machine})
     timing.conclude("train_tokens_per_second", ratio, _GOAL)
 

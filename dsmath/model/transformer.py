@@ -1,8 +1,10 @@
 """The decoder: RMSNorm, rotary attention with grouped heads, SwiGLU, layers scanned. Pure `init` and `apply`."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +67,9 @@ def multiply(x: Array, weight: Array, contracted: int = 1) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def look_up(table: Array, tokens: Array, dtype: str) -> Array:
     """Rows of the embedding [vocab, width] in the dtype of the computation: [...] -> [..., width]."""
-    # Gathered over fsdp before the look-up: the compiler would otherwise gather what was looked up.
-    return constrain(table.astype(dtype), "vocab", None)[tokens]
+    # Cast where it lies, then gathered over fsdp, then looked up in: left alone, the compiler takes another order.
+    table = constrain(table.astype(dtype), "vocab", "embed")
+    return constrain(table, "vocab", None)[tokens]
 
 
 def _add_up(dtype: str, kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, None]:
@@ -269,3 +272,13 @@ class Transformer(nn.Module):
     def normalize(self, x: Array) -> Array:
         """The final norm of a stream that ran outside `__call__`."""
         return self.final_norm(x)
+
+
+def init_params(model: Transformer, key: Array) -> Any:
+    """New random parameters, in Flax's boxes with their logical axes.
+
+    The values do not depend on how attention is computed; flash kernels refuse so short a row.
+    """
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    plain = Transformer(dataclasses.replace(model.config, attention="xla"))
+    return plain.init(key, tokens, tokens, tokens, method="init_all")

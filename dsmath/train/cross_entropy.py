@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dsmath.model.sharding import partition_spec
+from dsmath.model.sharding import constrain, partition_spec
 
 _BATCH_AXES = ("data", "fsdp", "sequence")  # mesh axes over which tokens are spread
 
@@ -58,7 +58,8 @@ def _run(hidden: Array, output: Array, targets: Array, mask: Array, chunk: int, 
         out_specs=(partition_spec(()), tokens, matrix) if with_gradients else (partition_spec(()),),
         check_vma=False,
     )
-    return spread(hidden, output.astype(hidden.dtype), targets, mask)  # gathered over fsdp in the computation's dtype
+    # Cast where it lies: what is gathered over fsdp is half as much.
+    return spread(hidden, constrain(output.astype(hidden.dtype), "embed", "vocab"), targets, mask)
 
 
 def _on_device(

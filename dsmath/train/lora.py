@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import Array
 
-from dsmath.model.transformer import Transformer
+from dsmath.model.transformer import Transformer, init_params
 from dsmath.runs.errors import InputError
 
 _FAN_IN = {"q": 1, "k": 1, "v": 1, "out": 2, "gate": 1, "up": 1, "down": 1}  # axes of each matrix, after the layers'
@@ -31,8 +31,7 @@ def init_adapters(model: Transformer, rank: int, key: Array) -> Any:
     """
     if rank < 1:
         raise InputError(f"config.lora.rank: {rank} must be at least 1")
-    one = jnp.zeros((1, 2), jnp.int32)
-    boxed = jax.eval_shape(lambda key: model.init(key, one, one, one, method="init_all"), key)
+    boxed = jax.eval_shape(lambda key: init_params(model, key), key)
     adapters = {}
     leaves = traverse_util.flatten_dict(boxed, is_leaf=lambda _, leaf: isinstance(leaf, nn.Partitioned))
     for index, (path, leaf) in enumerate(sorted(leaves.items(), key=lambda item: item[0])):

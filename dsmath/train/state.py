@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from dsmath.model.sharding import batch_sharding, replicated, tree_shardings
-from dsmath.model.transformer import Transformer
+from dsmath.model.transformer import Transformer, init_params
 from dsmath.train import lora
 from dsmath.train.rows import to_global
 
@@ -41,11 +41,7 @@ class TrainState:
 def _initialize(
     model: Transformer, optimizer: optax.GradientTransformation, key: Array, lora_rank: int = 0
 ) -> TrainState:
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    if lora_rank:
-        params = lora.init_adapters(model, lora_rank, key)
-    else:
-        params = model.init(key, tokens, tokens, tokens, method="init_all")
+    params = lora.init_adapters(model, lora_rank, key) if lora_rank else init_params(model, key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -7,8 +7,10 @@ import pytest
 
 from dsmath.model.attention import attend
 from dsmath.model.sharding import make_mesh
+from dsmath.model.transformer import Transformer, init_params
 from dsmath.runs.errors import InputError
 
+KINDS = ("xla", "splash")
 BATCH, LENGTH, HEADS, KV_HEADS, SIZE = 2, 256, 2, 2, 128
 
 
@@ -45,3 +47,8 @@ def test_a_length_that_the_kernel_cannot_divide_is_refused(arrays):
     query, key, value, segments = (x[:, :100] for x in arrays)
     with pytest.raises(InputError, match=r"config\.model\.attention='splash': the 100 tokens of a device"):
         attend(query, key, value, segments, "splash")
+
+
+def test_parameters_of_a_model_with_splash_can_be_made(make_model_config):
+    plain, splash = (init_params(Transformer(make_model_config(attention=kind)), jax.random.key(0)) for kind in KINDS)
+    jax.tree.map(np.testing.assert_array_equal, splash, plain)
