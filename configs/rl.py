@@ -65,7 +65,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.guards = ml_collections.ConfigDict(
         {
             "on_nonfinite": "stop" if nano else "skip",  # a loss or gradient that is not finite; ours
-            "on_spike": "none" if nano else "skip",  # a loss or gradient norm far above the last; ours
+            # A loss or gradient norm far above the last. Ours: groups without signal have both at zero, and after
+            # them the first one with signal would be a spike.
+            "on_spike": "none",
             "spike_sigmas": 6.0,  # so many standard deviations, as OLMo 2 (arXiv 2501.00656)
             "spike_window": 128,  # of so many good steps, as OLMo 2
             "max_skips": 10,  # in a row; then the run stops; ours

@@ -64,15 +64,18 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Policy and reference, both from the parent
     model_config = read_model(config.init_from)
-    if config.lora_rank:  # the parent's parameters stay as they are, so they need no more digits than they are used in
-        model_config = dataclasses.replace(model_config, param_dtype=model_config.dtype)
     model = Transformer(model_config)
+    if config.lora_rank:  # the parent's matrices stay as they are, so they need no more digits than they are used in
+        model = Transformer(dataclasses.replace(model_config, param_dtype=model_config.dtype))
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
     guard = Guard(config.guards, rollback=False)
     optimizer = guard.wrap(optimizer)
     abstract = abstract_state(model, optimizer, mesh, config.lora_rank)
     reference = read_params(config.init_from, abstract_params(model, mesh))
-    merge = jax.jit(functools.partial(lora.merge, reference)) if config.lora_rank else None
+    merge = None
+    if config.lora_rank:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, reference)
+        merge = functools.partial(jax.jit(lora.merge, out_shardings=shardings), reference)
     decoding = Decoding(**config.decoding)
     limits = fit(
         model.config,
@@ -94,7 +97,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     with Checkpointer(
         workdir,
-        model.config,
+        model_config,
         save_every=config.save_every * config.updates_per_rollout,
         keep_last=config.keep_last,
         keep_best=config.keep_best,
@@ -137,21 +140,23 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 rollout_seconds = time.perf_counter() - began
 
                 # Rewards and advantages
-                golds = [records[index].answer for index in chosen]
-                scores = loop.score(samples, golds, tokenizer.decode, answer_rewards)
-                if scores.figures["truncated"] > 0.5:
+                graded = None
+                if processes.is_main():  # one grades for all: a limit of time may fall otherwise in another
+                    golds = [records[index].answer for index in chosen]
+                    scores = loop.score(samples, golds, tokenizer.decode, answer_rewards)
+                    graded = [scores.rewards.tolist(), scores.figures]
+                rewards, of_samples = processes.broadcast(graded)
+                if of_samples["truncated"] > 0.5:
                     logging.log_first_n(
                         logging.WARNING,
                         "step %d: %.0f %% of the samples are cut at config.decoding.max_new_tokens=%d",
                         1,
                         step,
-                        100 * scores.figures["truncated"],
+                        100 * of_samples["truncated"],
                         config.decoding.max_new_tokens,
                     )
                 batch = make_batch(asked, samples, tokenizer.pad_id)
-                # One process grades for all: a limit of time may fall otherwise in another
-                rewards = np.array(processes.broadcast(scores.rewards.tolist()), np.float32)
-                batch["advantages"] = np.asarray(advantages.outcome(rewards))
+                batch["advantages"] = np.asarray(advantages.outcome(np.array(rewards, np.float32)))
                 batch["rollout_logprobs"] = samples.logprobs
                 batch = jax.device_put(batch, batch_sharding(mesh))  # every process has all of it
                 batch["ref_logprobs"] = logprobs(reference, batch)
@@ -169,11 +174,11 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 figures["skipped"] = guard.skipped(state)
                 seconds = {"seconds": time.perf_counter() - began, "rollout_seconds": rollout_seconds}
                 watch.log(step)
-                writer.write(step, scores.figures | figures | seconds)
+                writer.write(step, of_samples | figures | seconds)
                 last, pauses = step == config.num_steps, watch.preempted(step)
                 if step % config.save_every == 0 or last or pauses:
-                    checkpointer.save(state, {"step": step}, loss=-scores.figures["reward"])
-                progress.advance(1, reward=scores.figures["reward"], kl=figures["kl"])
+                    checkpointer.save(state, {"step": step}, loss=-of_samples["reward"])
+                progress.advance(1, reward=of_samples["reward"], kl=figures["kl"])
                 if pauses and not last:
                     raise Preempted(f"paused at step {step}; the same line resumes")
 

@@ -100,6 +100,10 @@ class ModelConfig:
         for field, choices in CHOICES.items():
             if fields[field] not in choices:
                 raise InputError(f"config.model.{field}: {fields[field]!r} is none of {', '.join(map(repr, choices))}")
+        if config.attention == "cudnn" and config.dtype == "float32":
+            raise InputError(
+                "config.model.attention='cudnn' computes in bfloat16; set config.model.dtype or take 'xla'"
+            )
         return config
 
     def check_child_of(self, parent: "ModelConfig") -> None:

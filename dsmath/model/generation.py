@@ -1,5 +1,6 @@
 """The decoder at generation: a cache whose prefixes are shared, its filling, one token at a time; and groups whole."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -78,6 +79,7 @@ def run_prompts(
     Returns:
       hidden [prompts, length, width] and each layer's keys and values [prompts, length, kv_heads, head_dim].
     """
+    model = _plain(model)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     segment_ids = (positions < lengths[:, None]).astype(jnp.int32)
     block = Block(model.config)
@@ -165,6 +167,7 @@ def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths
     Returns:
       [questions, group, length, width]; the logits of position t predict completion token t.
     """
+    model = _plain(model)
     slots = jnp.broadcast_to(jnp.arange(prompts.shape[1], dtype=jnp.int32), prompts.shape)
     valid = slots < prompt_lengths[:, None]
     hidden, prefix = model.apply(params, prompts, slots, valid.astype(jnp.int32))
@@ -183,3 +186,8 @@ def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths
     x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (params["params"]["blocks"], prefix))
     first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
     return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
+
+
+def _plain(model: Transformer) -> Transformer:
+    """The same model without a flash kernel, which takes neither a prompt's length nor every dtype."""
+    return Transformer(dataclasses.replace(model.config, attention="xla"))

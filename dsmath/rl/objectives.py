@@ -96,7 +96,9 @@ def grpo(
       `denominator`.
     Source: DeepSeekMath §4.1.1, eq. 3.
     """
-    old_logprobs = stop_gradient(logprobs) if old_logprobs is None else old_logprobs
+    # What stands after the end of an output is trained by nobody: its exponentials may overflow, and 0 * inf is NaN.
+    logprobs, ref_logprobs = (jnp.where(mask > 0, x, 0.0) for x in (logprobs, ref_logprobs))
+    old_logprobs = stop_gradient(logprobs) if old_logprobs is None else jnp.where(mask > 0, old_logprobs, 0.0)
     log_ratio = logprobs - old_logprobs
     if sequence_ratio:
         lengths = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1.0)

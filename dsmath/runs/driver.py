@@ -113,8 +113,12 @@ def run_stage(
     folder, result, main = pathlib.Path(workdir), None, processes.is_main()
     with contextlib.ExitStack() as stack:
         if main:
-            folder = open_workdir(workdir, config, stage, free)
-            stack.enter_context(lock_workdir(folder))
+            if workdir and folder.is_dir():  # a refused command must not touch the record of the one that runs
+                stack.enter_context(lock_workdir(folder))
+                open_workdir(workdir, config, stage, free)
+            else:
+                folder = open_workdir(workdir, config, stage, free)
+                stack.enter_context(lock_workdir(folder))
             result = read_result(folder)
         there, result = processes.broadcast([config.to_json(), result])
         _check_shared(config, there, folder)

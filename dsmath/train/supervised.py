@@ -15,6 +15,7 @@ from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
 from dsmath.runs import processes
 from dsmath.runs.checks import check_positive
+from dsmath.runs.errors import InputError
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.train.checkpoint import Checkpointer, read_params
@@ -53,7 +54,12 @@ def check(config: ml_collections.ConfigDict) -> None:
       InputError: names the field.
     """
     check_positive(config, "length", "batch_size", "logits_chunk", "num_steps", "save_every", "keep_last", "log_every")
-    check_batch(config.batch_size, config.num_microbatches, make_mesh(config.mesh), "config.batch_size")
+    mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
+    if config.length % mesh.shape["sequence"]:
+        raise InputError(
+            f"config.length: {config.length} is no multiple of config.mesh.sequence={mesh.shape['sequence']}"
+        )
     make_optimizer(config.optimizer, config.num_steps)
     Guard(config.guards)
 
@@ -91,8 +97,8 @@ def train(
             batches.set_state(data["batches"])
             rollbacks = data["rollbacks"]
         elif config.init_from:
-            params = read_params(config.init_from, abstract.params)
-            state = start_from(params, model, optimizer, mesh, config.seed)
+            # No name keeps the parent's parameters: they would stay on the devices for the whole run.
+            state = start_from(read_params(config.init_from, abstract.params), model, optimizer, mesh, config.seed)
         else:
             state = create_state(model, optimizer, mesh, config.seed)
 

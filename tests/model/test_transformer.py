@@ -159,6 +159,14 @@ def test_group_logits_equal_the_plain_forward_pass(build, num_kv_heads, tied, re
         np.testing.assert_allclose(got[question, sample], plain[:-1], atol=1e-5)
 
 
+def test_a_model_that_trains_with_a_flash_kernel_samples_without_it(build):
+    model, params = build()
+    splash = Transformer(dataclasses.replace(model.config, attention="splash"))
+    prompts, completions, lengths = _tokens(2, 8), _tokens(2, 2, 3), np.array([8, 5], np.int32)
+    expected = group_hidden(model, params, prompts, lengths, completions)
+    np.testing.assert_array_equal(group_hidden(splash, params, prompts, lengths, completions), expected)
+
+
 def test_group_logits_of_one_token_need_the_prompt_alone(build):
     model, params = build()
     prompts = _tokens(2, 4)
@@ -300,6 +308,7 @@ def test_bfloat16_parameters_take_half_the_memory(build):
         ({"head_dim": 7}, r"config\.model\.head_dim: 7"),
         ({"dtype": "float16"}, r"config\.model\.dtype: 'float16'"),
         ({"attention": "flash"}, r"config\.model\.attention: 'flash'"),
+        ({"attention": "cudnn"}, r"config\.model\.attention='cudnn' computes in bfloat16"),
         ({"remat": True}, r"config\.model\.remat: True is none of 'none', 'minimal'"),
         ({"rope_scaling": {"kind": "yarn"}}, r"config\.model\.rope_scaling: 'factor' is missing"),
         ({"depth": 3}, r"config\.model: 'depth' is unknown"),

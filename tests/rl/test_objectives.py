@@ -131,6 +131,14 @@ def test_what_lies_after_the_end_of_an_output_counts_nothing(arrays):
         np.testing.assert_allclose(sums[name], other_sums[name], rtol=1e-6)
 
 
+def test_wild_numbers_after_the_end_of_an_output_neither_count_nor_overflow(arrays):
+    wild = arrays | {"logprobs": np.where(arrays["mask"] > 0, arrays["logprobs"], -200.0).astype(np.float32)}
+    for kl in KL:
+        loss, gradient = jax.value_and_grad(lambda x, kl=kl: _grpo(wild | {"logprobs": x}, kl=kl)[0])(wild["logprobs"])
+        np.testing.assert_allclose(loss, _grpo(arrays, kl=kl)[0], rtol=1e-6)
+        assert np.isfinite(gradient).all()
+
+
 def test_an_empty_output_is_not_counted(arrays):
     with_empty = {name: np.concatenate([array, array[:1]]) for name, array in arrays.items()}
     with_empty["mask"][-1] = 0
