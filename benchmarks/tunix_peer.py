@@ -65,7 +65,7 @@ def build(shape: dict[str, Any], weights: dict[str, np.ndarray]) -> llama.Llama3
         num_heads=heads,
         head_dim=head_dim,
         num_kv_heads=shape["num_key_value_heads"],
-        rope_theta=shape["rope_parameters"]["rope_theta"],
+        rope_theta=shape["rope_theta"],
         norm_eps=shape["rms_norm_eps"],
     )
     # Tunix 0.1.7 does not pass its config's theta on to the function that rotates.
