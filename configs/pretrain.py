@@ -93,8 +93,15 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
+    c.guards = guards(preset)
+    c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
+    return c
+
+
+def guards(preset: str) -> ml_collections.ConfigDict:
+    """What a run of next-token training does with bad steps and hangs."""
     # Bad steps: "stop", "skip" (the update) or "rollback" (to the last checkpoint, on with the data that follow).
-    c.guards = ml_collections.ConfigDict(
+    return ml_collections.ConfigDict(
         {
             "on_nonfinite": "stop" if preset == "nano" else "skip",  # a loss or gradient that is not finite; ours
             "on_spike": "none" if preset == "nano" else "skip",  # a loss or gradient norm far above the last; ours
@@ -105,5 +112,3 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "hang_seconds": 600.0 if preset == "nano" else 3600.0,  # then hang-PROCESS.txt tells; ours
         }
     )
-    c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
-    return c

@@ -10,6 +10,8 @@ for their solutions: --config.length=768.
 
 import ml_collections
 
+from configs.pretrain import guards
+
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     """Presets: nano (a laptop), 7b (the paper)."""
@@ -48,17 +50,6 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
-    # Bad steps: "stop", "skip" (the update) or "rollback" (to the last checkpoint, on with the data that follow).
-    c.guards = ml_collections.ConfigDict(
-        {
-            "on_nonfinite": "stop" if preset == "nano" else "skip",  # a loss or gradient that is not finite; ours
-            "on_spike": "none" if preset == "nano" else "skip",  # a loss or gradient norm far above the last; ours
-            "spike_sigmas": 6.0,  # so many standard deviations, as OLMo 2 (arXiv 2501.00656)
-            "spike_window": 128,  # of so many good steps, as OLMo 2
-            "max_skips": 10,  # in a row; then the run stops; ours
-            "max_rollbacks": 3,  # then the run stops; ours
-            "hang_seconds": 600.0 if preset == "nano" else 3600.0,  # then hang-PROCESS.txt tells; ours
-        }
-    )
+    c.guards = guards(preset)
     c.profile = ml_collections.ConfigDict({"first_step": 0, "num_steps": 3})  # 0: none, but kill -USR1 makes one
     return c
