@@ -10,11 +10,11 @@ import contextlib
 import errno
 import pathlib
 import socket
-import sys
 
 import uvicorn
-from absl import app, flags
+from absl import flags
 
+from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.web.annotate.annotation import Annotation
 from dsmath.web.annotate.app import make_app
@@ -32,10 +32,8 @@ _SUGGEST_PAGES = flags.DEFINE_integer("suggest_pages", 5, "uncollected pages tha
 flags.mark_flag_as_required("workdir")
 
 
-def start(argv: list[str]) -> None:
+def start() -> None:
     """Serves the page until it is interrupted, or exports."""
-    if len(argv) > 1:
-        raise InputError(f"{argv[1]!r}: not a flag; see --help")
     workdir = pathlib.Path(_WORKDIR.value)
     annotation = Annotation(workdir, suggest_score=_SUGGEST_SCORE.value, suggest_pages=_SUGGEST_PAGES.value)
     if _EXPORT.value:
@@ -61,21 +59,5 @@ def _listen(port: int) -> socket.socket:
         raise InputError(f"--port={port}: {error.strerror.lower()}; name another, or 0 for a free one") from error
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
-
-
-def main() -> None:
-    """Runs the command line; bad input is one line."""
-    try:
-        app.run(start, flags_parser=_parse)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    driver.run_program("annotate", start)

@@ -7,7 +7,6 @@ A workdir made so is a parent like any other: --config.init_from=WORKDIR. Its we
 holds them in float32, whatever it is. The same line resumes: what a kill left behind is never taken for a checkpoint.
 """
 
-import errno
 import pathlib
 import re
 import shutil
@@ -15,11 +14,11 @@ import sys
 from typing import Any
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 
 from dsmath.huggingface import convert
 from dsmath.model.config import CHOICES
-from dsmath.runs.driver import run_stage
+from dsmath.runs.driver import run_program, run_stage
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import CONFIG, LINEAGE, lock_workdir, read_json, require_finished, write_json, write_lineage
 from dsmath.train.checkpoint import read_model
@@ -39,11 +38,8 @@ def define_flags() -> None:
     flags.mark_flags_as_required(["from", "to"])
 
 
-def start(argv: list[str]) -> None:
+def start() -> None:
     """Converts in the direction that --from and --to name."""
-    if len(argv) > 1:
-        raise InputError(f"{argv[1]!r}: not a flag; see --help")
-    logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
     value = {name: flags.FLAGS[name].value for name in flags.FLAGS}
     (source_kind, source), (target_kind, target) = (parse_side(side, value[side]) for side in ("from", "to"))
     if source_kind == target_kind:
@@ -139,27 +135,6 @@ def parse_side(flag: str, text: str) -> tuple[str, pathlib.Path]:
     return kind, pathlib.Path(path)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
-
-
-def main() -> None:
-    """Runs the command line; bad input is one line."""
-    define_flags()
-    try:
-        app.run(start, flags_parser=_parse_flags)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: --to: the disk is full ({error}); make room and run the same line again", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    define_flags()
+    run_program("convert", start, writes="--to")

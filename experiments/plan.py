@@ -16,7 +16,7 @@ import sys
 
 import jax
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from dsmath.model.config import ModelConfig
@@ -24,6 +24,7 @@ from dsmath.model.sharding import use_cpu_devices
 from dsmath.plan.devices import DEVICES, find_device
 from dsmath.plan.plan import plan
 from dsmath.plan.table import render, verdict
+from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from dsmath.train.checkpoint import read_model
 
@@ -39,11 +40,8 @@ _JSON = flags.DEFINE_string("json", None, "file for all figures")
 flags.mark_flags_as_required(["config", "mesh"])
 
 
-def start(argv: list[str]) -> None:
+def start() -> None:
     """Plans, prints, and tells by the status whether it fits."""
-    if len(argv) > 1:
-        raise InputError(f"{argv[1]!r}: not a flag; overrides are written --config.field=value")
-    logging.set_verbosity(logging.WARNING)
     if _DEVICE.value:
         find_device(_DEVICE.value)
     mesh_shape = parse_mesh(_MESH.value)
@@ -87,24 +85,5 @@ def _find_model(config: ml_collections.ConfigDict) -> ModelConfig:
         ) from error
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        for config in filter(None, (_CONFIG.value, _MODEL.value)):
-            config.to_json()  # a file that failed to load raises only when it is used
-        return rest
-    except (flags.Error, AttributeError, OSError, ImportError, SyntaxError) as error:
-        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
-
-
-def main() -> None:
-    """Runs the command line; bad input is one line."""
-    try:
-        app.run(start, flags_parser=_parse)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    driver.run_program("plan", start, configs=[_CONFIG, _MODEL])

@@ -26,7 +26,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Source: DeepSeekMath §2.2, §2.3.
     """
     use_cpu_devices(config.num_cpu_devices)
-    supervised.check(config)
+    mesh = make_mesh(config.mesh)
+    supervised.check(config, mesh)
     packing.check_mixture(config.corpora, config.weights, config.on_exhausted)
     mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
     parents = {"tokenizer": config.tokenizer, **mined}
@@ -68,7 +69,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         batch_size=config.batch_size,
         seed=config.seed,
         on_exhausted=config.on_exhausted,
-        rows=local_rows(make_mesh(config.mesh), config.batch_size),
+        rows=local_rows(mesh, config.batch_size),
     )
 
     # Training

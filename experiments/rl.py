@@ -3,7 +3,6 @@
 python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
 """
 
-import dataclasses
 import functools
 import time
 from typing import Any
@@ -64,9 +63,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Policy and reference, both from the parent
     model_config = read_model(config.init_from)
-    model = Transformer(model_config)
-    if config.lora_rank:  # the parent's matrices stay as they are, so they need no more digits than they are used in
-        model = Transformer(dataclasses.replace(model_config, param_dtype=model_config.dtype))
+    model = Transformer(lora.frozen_config(model_config) if config.lora_rank else model_config)
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
     guard = Guard(config.guards, rollback=False)
     optimizer = guard.wrap(optimizer)

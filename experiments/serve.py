@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import uvicorn
-from absl import flags, logging
+from absl import flags
 
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import make_mesh, use_cpu_devices
@@ -41,7 +41,6 @@ _PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one", 0, 65535)
 
 def serve(config: Any, workdir: str) -> None:
     """Serves the newest checkpoint of a workdir until it is interrupted; the workdir is only read."""
-    logging.set_verbosity(logging.WARNING)  # the libraries tell every file they read
     check_positive(config, "length", "max_new_tokens")
     if config.max_new_tokens >= config.length:
         raise InputError(

@@ -22,7 +22,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Source: DeepSeekMath §3.
     """
     use_cpu_devices(config.num_cpu_devices)
-    supervised.check(config)
+    mesh = make_mesh(config.mesh)
+    supervised.check(config, mesh)
     check_positive(config, "packing_bins")
     require_finished(config.init_from, "config.init_from")
 
@@ -46,7 +47,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         batch_size=config.batch_size,
         seed=config.seed,
         packing_bins=config.packing_bins,
-        rows=local_rows(make_mesh(config.mesh), config.batch_size),
+        rows=local_rows(mesh, config.batch_size),
     )
 
     # Training

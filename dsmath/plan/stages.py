@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 from jax.sharding import Mesh
 
 from dsmath.model.config import ModelConfig
@@ -21,10 +20,10 @@ from dsmath.rl import loop
 from dsmath.rollout.samples import PREFIX_BUCKET
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
+from dsmath.train import lora, supervised
 from dsmath.train.guards import Guard
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import TrainState, abstract_params, abstract_state, make_train_step
-from dsmath.train.supervised import next_token_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,26 +64,13 @@ def make_stage(config: ml_collections.ConfigDict, model_config: ModelConfig, mes
     raise InputError("--config: this is no config of pretraining, fine-tuning or reinforcement learning")
 
 
-def _states(
-    optimizer: optax.GradientTransformation, model_config: ModelConfig, mesh: Mesh, lora_rank: int = 0
-) -> tuple[TrainState, Any]:
-    """The state, and the model's whole parameters."""
-    # Parameters are the same whatever computes the attention; a kernel would refuse the short rows of `init`.
-    model = Transformer(dataclasses.replace(model_config, attention="xla"))
-    return abstract_state(model, optimizer, mesh, lora_rank), abstract_params(model, mesh)
-
-
 def _supervised(config: ml_collections.ConfigDict, model_config: ModelConfig, mesh: Mesh) -> Stage:
-    check_positive(config, "length", "batch_size", "logits_chunk", "num_steps")
-    check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
-    if config.length % mesh.shape["sequence"]:
-        raise InputError(
-            f"config.length: {config.length} is no multiple of the {mesh.shape['sequence']} devices along sequence"
-        )
+    supervised.check(config, mesh)
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps)
     optimizer = Guard(config.guards).wrap(optimizer)
-    state, _ = _states(optimizer, model_config, mesh)
-    loss_function = next_token_loss(Transformer(model_config), config.logits_chunk)
+    model = Transformer(model_config)
+    state = abstract_state(model, optimizer, mesh)
+    loss_function = supervised.next_token_loss(model, config.logits_chunk)
     step = make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
     rows = _rows(mesh, config.batch_size, config.length)
     batch = dict.fromkeys(("tokens", "targets", "positions", "segment_ids"), rows(jnp.int32))
@@ -103,14 +89,14 @@ def _reinforcement(
     check_batch(config.num_groups, config.num_microbatches, mesh, "config.num_groups")
     if prompt_length < 1:
         raise InputError(f"--prompt_length: {prompt_length} must be at least 1")
-    if config.lora_rank:  # as the stage does
-        model_config = dataclasses.replace(model_config, param_dtype=model_config.dtype)
+    if config.lora_rank:
+        model_config = lora.frozen_config(model_config)
     prompt_length = math.ceil(prompt_length / PREFIX_BUCKET) * PREFIX_BUCKET
     groups, size, length = config.num_groups, config.group_size, config.decoding.max_new_tokens
     model = Transformer(model_config)
     optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
     optimizer = Guard(config.guards, rollback=False).wrap(optimizer)
-    state, whole = _states(optimizer, model_config, mesh, config.lora_rank)
+    state, whole = abstract_state(model, optimizer, mesh, config.lora_rank), abstract_params(model, mesh)
     logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
     loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
     frozen = whole if config.lora_rank else None

@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import ml_collections
@@ -65,10 +65,7 @@ def command_line(
     for name in shown:  # --help shows the main module's flags alone
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
-    def begin(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise InputError(f"{argv[1]!r}: not a flag; overrides are written --config.field=value")
-        logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
+    def begin() -> None:
         if many_processes:
             given = flags.FLAGS
             processes.start(given.coordinator, given.num_processes, given.process_id, given.distributed)
@@ -76,10 +73,34 @@ def command_line(
                 logging.set_verbosity(logging.ERROR)  # the first process warns for all
         start(config_flag.value, workdir_flag.value)
 
+    run_program(stage, begin, configs=[config_flag])
+
+
+def run_program(
+    name: str, start: Callable[[], Any], *, configs: Sequence[flags.FlagHolder] = (), writes: str = "--workdir"
+) -> None:
+    """Parses flags that are defined and starts; bad input ends with one line and status 2.
+
+    Args:
+      name: of the program.
+      start: what it does.
+      configs: the flags of config files; those that may be left out too.
+      writes: the flag that names where it writes.
+    """
+
+    def begin(argv: list[str]) -> None:
+        if len(argv) > 1:
+            hint = "overrides are written --config.field=value" if configs else "see --help"
+            raise InputError(f"{argv[1]!r}: not a flag; {hint}")
+        logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
+        start()
+
     def parse(argv: list[str]) -> list[str]:
         try:
             rest = flags.FLAGS(argv)
-            config_flag.value.to_json()  # a file that failed to load raises only when it is used
+            for config in configs:
+                if config.value:
+                    config.value.to_json()  # a file that failed to load raises only when it is used
         except flags.Error as error:
             raise InputError(_last_line(error)) from error
         except AttributeError as error:  # an override of a field that the config lacks
@@ -92,10 +113,10 @@ def command_line(
         app.run(begin, flags_parser=parse)
     except Preempted as pause:  # in all processes at the same step
         if processes.is_main():
-            print(f"{stage}: {pause}", file=sys.stderr)
+            print(f"{name}: {pause}", file=sys.stderr)
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
-        line, status = _ending(stage, error)
+        line, status = _ending(name, error, writes)
         if line is None and processes.count() == 1:
             raise
         processes.fail(line, status)
@@ -152,14 +173,14 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _ending(stage: str, error: BaseException) -> tuple[str | None, int]:
+def _ending(name: str, error: BaseException, writes: str) -> tuple[str | None, int]:
     """The line that tells of an error, None where it is a defect of the code, and the exit status."""
     if isinstance(error, Paused):
-        return f"{stage}: {error}", 3
+        return f"{name}: {error}", 3
     if isinstance(error, InputError):
         return f"error: {error}", 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"error: --workdir: the disk is full ({error}); make room and run the same line again", 2
+        return f"error: {writes}: the disk is full ({error}); make room and run the same line again", 2
     return None, 1
 
 

@@ -5,6 +5,7 @@ An adapted weight is W + A·B, computed a layer at a time; adapters lie in the p
 the scale alpha / rank is 1, the learning rate does its work.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,10 +14,16 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import Array
 
+from dsmath.model.config import ModelConfig
 from dsmath.model.transformer import Transformer, init_params
 from dsmath.runs.errors import InputError
 
 _FAN_IN = {"q": 1, "k": 1, "v": 1, "out": 2, "gate": 1, "up": 1, "down": 1}  # axes of each matrix, after the layers'
+
+
+def frozen_config(config: ModelConfig) -> ModelConfig:
+    """Of the model beside adapters: its matrices stay as they are and need no more digits than they are used in."""
+    return dataclasses.replace(config, param_dtype=config.dtype)
 
 
 def init_adapters(model: Transformer, rank: int, key: Array) -> Any:

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 from absl import logging
 from jax import Array
+from jax.sharding import Mesh
 
 from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
@@ -47,18 +48,18 @@ def next_token_loss(model: Transformer, logits_chunk: int) -> LossFunction:
     return loss_function
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses, before any data is read, what `train` could not work with.
+def check(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+    """Refuses, before any data is read, what `train` could not work with on a mesh.
 
     Raises:
       InputError: names the field.
     """
     check_positive(config, "length", "batch_size", "logits_chunk", "num_steps", "save_every", "keep_last", "log_every")
-    mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, config.num_microbatches, mesh, "config.batch_size")
     if config.length % mesh.shape["sequence"]:
         raise InputError(
-            f"config.length: {config.length} is no multiple of config.mesh.sequence={mesh.shape['sequence']}"
+            f"config.length: {config.length} is no multiple of the {mesh.shape['sequence']} devices along sequence; "
+            "change it or config.mesh"
         )
     make_optimizer(config.optimizer, config.num_steps)
     Guard(config.guards)
