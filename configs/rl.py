@@ -1,8 +1,12 @@
-"""GRPO with outcome supervision and the rule reward.
+"""Reinforcement learning and its kin: a source of outputs, a reward, a gradient coefficient (§5.2.1).
 
     python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
 
 Expect at nano, on 2 cores: 220 s; greedy accuracy 74 to 89 % on held-out problems over four runs.
+
+A method by its name, after the preset: sft, rft, online_rft, dpo, ppo, grpo_os, grpo_ps, grpo_iterative. An ablation is
+an override, such as --config.beta=0. Methods with a learned reward need one from experiments.reward:
+    --config=configs/rl.py:nano,grpo_ps --config.reward_model=runs/reward
 
 On real files: --config.problems=DIR --config.num_problems=0, a folder with GSM8K's train.jsonl and test.jsonl; and room
 for their solutions: --config.decoding.max_new_tokens=320.
@@ -10,26 +14,60 @@ for their solutions: --config.decoding.max_new_tokens=320.
 
 import ml_collections
 
+# The paper's methods, Table 10: source, reward, coefficient.
+METHODS = {
+    "sft": ("sft_data", "none", "sft"),  # §A.1.1
+    "rft": ("sft_model", "rule", "rft"),  # §A.1.2
+    "online_rft": ("policy", "rule", "rft"),  # §A.1.3
+    "dpo": ("sft_model", "rule", "dpo"),  # §A.1.4
+    "ppo": ("policy", "outcome_model", "ppo"),  # §A.1.5
+    "grpo_os": ("policy", "outcome_model", "grpo"),  # §4.1.2, §A.1.6
+    "grpo_ps": ("policy", "process_model", "grpo"),  # §4.1.3
+    "grpo_iterative": ("policy", "outcome_model", "grpo"),  # §4.1.4
+}
+
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
-    """Presets: nano (a laptop), 7b (the paper)."""
-    if preset not in ("nano", "7b"):
-        raise ValueError(f"configs/rl.py: preset {preset!r} is none of nano, 7b")
-    nano = preset == "nano"
+    """Presets: nano (a laptop), 1b3 (Figure 5), 7b (the paper); with a method: "7b,grpo_ps", else grpo_os."""
+    size, _, method = preset.partition(",")
+    if size not in ("nano", "1b3", "7b"):
+        raise ValueError(f"configs/rl.py: preset {size!r} is none of nano, 1b3, 7b")
+    if method and method not in METHODS:
+        raise ValueError(f"configs/rl.py: method {method!r} is none of {', '.join(METHODS)}")
+    nano = size == "nano"
     c = ml_collections.ConfigDict()
     c.init_from = "runs/sft"  # workdir of the parent; it is the reference too
     c.lora_rank = 0  # 0: all parameters learn; else adapters of this rank beside frozen ones, for little memory
     c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 12000 if nano else 0  # 0: all that real files hold; §4.2: about 144 K questions
 
+    # The method
+    c.source, c.reward, c.coefficient = METHODS[method or "grpo_os"]
+    if nano and not method:
+        c.reward = "rule"  # ours: the laptop's chain trains no reward model
+    c.reward_model = ""  # workdir of experiments.reward: of outcome_model, process_model, mixed
+    c.reward_weights = ml_collections.ConfigDict({"rule": 1.0, "model": 1.0})  # of mixed; ours
+    c.iterations = 2 if method == "grpo_iterative" else 1  # Figure 6: two; the reference is reset at each one's start
+    c.replay = ml_collections.ConfigDict(  # how the reward model goes on between two iterations
+        {
+            "share": 0.1,  # of the batch that is older samples, §4.1.4
+            "num_steps": 20 if nano else 200,  # ours
+            "num_groups": 32 if nano else 16,  # questions of a batch; ours
+            "learning_rate": 3e-4 if nano else 2e-5,  # §4.2
+        }
+    )
+
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
     c.num_cpu_devices = 1
 
+    # Exploration
     c.num_groups = 32 if nano else 16  # questions of a step; ours: §4.2 gives the batch of 1,024 outputs
     c.group_size = 16 if nano else 64  # §4.2
-    c.updates_per_rollout = 1  # mu, §4.2; with 1 the ratio is 1 and nothing is clipped
-    c.clip_eps = 0.2  # ours: the paper is silent
-    c.beta = 0.04  # §4.2
+    if method == "sft":
+        c.num_groups, c.group_size = c.num_groups * c.group_size, 1  # a question has one solution
+    c.zero_variance = "keep"  # groups whose rewards are equal; or "skip", or "resample" (DAPO, arXiv 2503.14476)
+    c.max_resamples = 4  # rounds of "resample" beyond the first; ours
+    c.lag = 0  # 1: the next rollout runs beside the update, with the policy before it
     c.decoding = ml_collections.ConfigDict(
         {
             "temperature": 1.0,  # ours
@@ -37,15 +75,47 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "max_new_tokens": 40 if nano else 1024,  # §4.2
         }
     )
+    c.rollout = rollout(size)
 
-    c.rollout = rollout(preset)
+    # GRPO and PPO
+    c.updates_per_rollout = 1  # mu, §4.2; with 1 the ratio is 1 and nothing is clipped
+    c.clip_eps = 0.2  # ours: the paper is silent
+    c.beta = 0.04  # §4.2; of DPO see below
+    c.kl = "k3"  # eq. 4; or k1, k2 (GRPO)
+    # What others do otherwise; each is off.
+    c.clip_eps_high = 0.0  # upper bound of the clip where it differs, 0.28 in DAPO; 0: clip_eps
+    c.scale_advantages = True  # False: not divided by the group's deviation (Dr. GRPO, arXiv 2503.20783)
+    c.aggregation = "output"  # eq. 3; or "token" (DAPO), "constant" (Dr. GRPO)
+    c.sequence_ratio = False  # True: one ratio an output (GSPO, arXiv 2507.18071)
+    c.mask_truncated = False  # True: outputs cut at max_new_tokens teach nothing (DAPO)
+    c.entropy_bonus = 0.0  # weight of the entropy
+    c.max_correction = 0.0  # bound of the weight that undoes the rollout's gap, 2 is usual (Yao et al. 2025); 0: none
 
-    c.num_microbatches = 1  # ours
-    c.logits_chunk = 64  # tokens of an output whose logits stand in memory at a time; ours
-    c.num_steps = 50 if nano else 500  # ours
+    c.ppo = ml_collections.ConfigDict(
+        {
+            "discount": 1.0,  # ours
+            "decay": 0.95,  # lambda; ours
+            "value_clip": 0.2,  # ours
+            "whiten": True,  # advantages to mean 0 and deviation 1 over the batch; ours
+            "critic_learning_rate": 1e-3 if nano else 1e-5,  # ours
+            "critic_from": "",  # workdir of the critic's start, a checkpoint or a reward model; "": init_from; ours
+        }
+    )
+    c.dpo = ml_collections.ConfigDict(
+        {
+            "beta": 0.1,  # ours: the paper is silent
+            "length_averaged": True,  # eq. 12; False: the standard form
+            "pairs": 1,  # of a question, best with worst; ours
+        }
+    )
+
+    c.microbatch_tokens = 0 if nano else 65536  # of outputs and prompts worked through at once; 0: all; ours
+    c.logits_chunk = 64  # tokens of a row whose logits stand in memory at a time; ours
+    c.num_steps = 50 if nano else 500  # of all iterations; ours
     c.save_every = 10 if nano else 50
     c.keep_last = 2  # newest regular checkpoints that stay; ours
     c.keep_best = 0  # besides: so many of the highest reward; ours
+    c.keep_samples = 20  # steps whose samples stay, in samples/ and samples.html
     c.seed = 0
 
     c.optimizer = ml_collections.ConfigDict(
@@ -60,6 +130,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "clip_norm": 1.0,  # ours
         }
     )
+
+    # Shares beyond which a warning tells; all ours.
+    c.warnings = ml_collections.ConfigDict({"truncated": 0.5, "zero_variance_groups": 0.75, "rollout_gap": 0.05})
 
     # Bad steps: "stop" or "skip" (the update).
     c.guards = ml_collections.ConfigDict(

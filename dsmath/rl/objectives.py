@@ -8,6 +8,7 @@ from jax.lax import stop_gradient
 from dsmath.runs.errors import InputError
 
 Sums = dict[str, Array]
+AGGREGATIONS = ("output", "token", "constant")
 
 
 def kl_k1(logprobs: Array, ref_logprobs: Array) -> Array:
@@ -39,8 +40,9 @@ def average(x: Array, mask: Array, aggregation: str, max_length: int | None = No
 
     Args:
       x, mask: float32 [..., length].
-      aggregation: "output", each output's tokens are averaged, then the outputs (the paper); "token", all tokens count
-        alike (DAPO, Yu et al. 2025); "constant", an output's sum over `max_length` (Dr. GRPO, Liu et al. 2025).
+      aggregation: one of `AGGREGATIONS`. "output": each output's tokens are averaged, then the outputs (the paper);
+        "token": all tokens count alike (DAPO, Yu et al. 2025); "constant": an output's sum over `max_length` (Dr. GRPO,
+        Liu et al. 2025).
       max_length: of "constant": the most tokens of an output.
     Returns:
       the sum and its denominator, scalars. Outputs without a token are not counted.
@@ -53,9 +55,8 @@ def average(x: Array, mask: Array, aggregation: str, max_length: int | None = No
         return (x * mask).sum(), lengths.sum()
     if aggregation == "constant" and max_length:
         return (x * mask).sum() / max_length, outputs
-    raise InputError(
-        f"config.aggregation: {aggregation!r} is none of 'output', 'token', 'constant' (with a max_length)"
-    )
+    names = ", ".join(map(repr, AGGREGATIONS))
+    raise InputError(f"config.aggregation: {aggregation!r} is none of {names} (which needs a max_length)")
 
 
 def grpo(
@@ -129,35 +130,58 @@ def importance_correction(old_logprobs: Array, rollout_logprobs: Array, bound: f
 
 
 def ppo(
-    logprobs: Array, old_logprobs: Array | None, advantages: Array, mask: Array, *, clip_eps: float, aggregation: str
+    logprobs: Array,
+    old_logprobs: Array | None,
+    advantages: Array,
+    mask: Array,
+    *,
+    clip_eps: float,
+    aggregation: str,
+    max_length: int | None = None,
 ) -> tuple[Array, Sums]:
     """PPO's policy loss: eq. 1. Its KL stands in the reward (`advantages.shape_rewards`). Arguments as in `grpo`.
 
     Source: DeepSeekMath §4.1.1, eq. 1.
     """
     loss, sums = grpo(
-        logprobs, old_logprobs, logprobs, advantages, mask, clip_eps=clip_eps, beta=0.0, aggregation=aggregation
+        logprobs,
+        old_logprobs,
+        logprobs,
+        advantages,
+        mask,
+        clip_eps=clip_eps,
+        beta=0.0,
+        aggregation=aggregation,
+        max_length=max_length,
     )
     del sums["kl"]  # there is no reference here
     return loss, sums
 
 
 def value_loss(
-    values: Array, old_values: Array, returns: Array, mask: Array, *, clip: float, aggregation: str
+    values: Array,
+    old_values: Array,
+    returns: Array,
+    mask: Array,
+    *,
+    clip: float,
+    aggregation: str,
+    max_length: int | None = None,
 ) -> tuple[Array, Sums]:
     """The critic's loss: half the squared error, of the worse of the value and the value kept near its old one.
 
     Args:
       values, old_values, returns, mask: float32 [outputs, length]; `old_values` are those of `gae`.
       clip: how far a value may move from its old one.
-      aggregation: of `average`.
+      aggregation, max_length: of `average`.
     Source: Schulman et al. 2017's released code.
     """
     near = old_values + jnp.clip(values - old_values, -clip, clip)
     error, clipped_error = jnp.square(values - returns), jnp.square(near - returns)
-    loss, denominator = average(0.5 * jnp.maximum(error, clipped_error), mask, aggregation)
+    loss, denominator = average(0.5 * jnp.maximum(error, clipped_error), mask, aggregation, max_length)
     is_clipped = (clipped_error > error).astype(jnp.float32)
-    return loss, {"value_clip_fraction": average(is_clipped, mask, aggregation)[0], "denominator": denominator}
+    by_token = "token" if aggregation == "token" else "output"
+    return loss, {"value_clip_fraction": average(is_clipped, mask, by_token)[0], "denominator": denominator}
 
 
 def dpo(
@@ -170,8 +194,8 @@ def dpo(
       beta: weight of the log-ratio.
       length_averaged: the paper's form, each output's log-ratios averaged; False is the standard one, summed.
     Returns:
-      the sum over pairs, and sums whose denominator is the number of pairs: `accuracy` (the margin is positive) and
-      `margin`, beta times the difference of the log-ratios.
+      the sum over pairs, and sums whose denominator is the number of pairs: `pair_accuracy` (the margin is positive)
+      and `margin`, beta times the difference of the log-ratios. A pair with an empty output does not count.
     Source: DeepSeekMath §A.1.4, eq. 12; Rafailov et al. 2023.
     """
 
@@ -179,18 +203,21 @@ def dpo(
         total = ((logprobs - ref_logprobs) * mask).sum(axis=-1)  # [pairs]
         return total / jnp.maximum(mask.sum(axis=-1), 1.0) if length_averaged else total
 
-    margin = beta * (log_ratio(*chosen) - log_ratio(*rejected))
-    sums = {"accuracy": (margin > 0).sum().astype(jnp.float32), "margin": margin.sum()}
-    return -jax.nn.log_sigmoid(margin).sum(), sums | {"denominator": jnp.float32(margin.size)}
+    counts = ((chosen[2].sum(axis=-1) > 0) & (rejected[2].sum(axis=-1) > 0)).astype(jnp.float32)
+    margin = beta * (log_ratio(*chosen) - log_ratio(*rejected)) * counts
+    sums = {"pair_accuracy": (margin > 0).sum().astype(jnp.float32), "margin": margin.sum()}
+    return -(jax.nn.log_sigmoid(margin) * counts).sum(), sums | {"denominator": counts.sum()}
 
 
-def likelihood(logprobs: Array, weights: Array, mask: Array) -> tuple[Array, Sums]:
+def likelihood(logprobs: Array, weights: Array, mask: Array, counted: Array | None = None) -> tuple[Array, Sums]:
     """Minus the weighted log-likelihood, each output's tokens averaged: SFT with weights 1, RFT with 1 where right.
 
     Args:
-      logprobs, mask: float32 [outputs, length].
-      weights: float32 [outputs].
+      logprobs, mask: float32 [..., length].
+      weights: float32 [...]; an output of weight 0 may be left out of `mask`.
+      counted: float32 [...], 1 for the outputs that the mean is over, those of weight 0 among them; None: those that
+        hold a token.
     Source: DeepSeekMath §A.1.1 to §A.1.3.
     """
-    loss, denominator = average(-logprobs * weights[..., None], mask, "output")
-    return loss, {"denominator": denominator}
+    loss, outputs = average(-logprobs * weights[..., None], mask, "output")
+    return loss, {"denominator": outputs if counted is None else counted.sum()}

@@ -249,7 +249,7 @@ def test_dpo_and_its_gradient_coefficient(length_averaged):
     margin = beta * (total(*chosen) - total(*rejected))
     loss, sums = dpo(chosen, rejected, beta=beta, length_averaged=length_averaged)
     np.testing.assert_allclose(loss, np.log1p(np.exp(-margin)).sum(), rtol=1e-5)
-    np.testing.assert_allclose(sums["accuracy"], (margin > 0).sum())
+    np.testing.assert_allclose(sums["pair_accuracy"], (margin > 0).sum())
 
     def objective(good, bad):
         loss, _ = dpo((good, *chosen[1:]), (bad, *rejected[1:]), beta=beta, length_averaged=length_averaged)
@@ -266,3 +266,22 @@ def test_sft_and_rft_have_coefficients_one_and_whether_it_is_right(arrays):
     for weights in (np.ones(G, np.float32), np.array([1, 0, 0, 1], np.float32)):
         gradient = jax.grad(lambda x, w=weights: -likelihood(x, w, arrays["mask"])[0])(arrays["logprobs"])
         np.testing.assert_allclose(gradient, weights[:, None] * arrays["mask"] / LENGTHS[:, None], rtol=1e-5)
+
+
+def test_a_pair_with_an_empty_output_does_not_count():
+    chosen, rejected = _pairs()
+    whole, sums = dpo(chosen, rejected, beta=0.3, length_averaged=True)
+    empty = (*chosen[:2], chosen[2] * np.array([0, 1, 1, 1], np.float32)[:, None])
+    loss, rest = dpo(empty, rejected, beta=0.3, length_averaged=True)
+    first, _ = dpo([x[:1] for x in chosen], [x[:1] for x in rejected], beta=0.3, length_averaged=True)
+    np.testing.assert_allclose(loss, whole - first, rtol=1e-5)
+    assert float(rest["denominator"]) == float(sums["denominator"]) - 1 == G - 1
+
+
+def test_an_output_of_no_weight_may_be_left_out_and_still_count(arrays):
+    weights = np.array([1, 0, 0, 1], np.float32)
+    loss, sums = likelihood(arrays["logprobs"], weights, arrays["mask"])
+    left_out = arrays["mask"] * weights[:, None]
+    other, counts = likelihood(arrays["logprobs"], weights, left_out, np.ones(G, np.float32))
+    np.testing.assert_allclose(other, loss, rtol=1e-6)
+    assert float(counts["denominator"]) == float(sums["denominator"]) == G

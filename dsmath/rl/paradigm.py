@@ -1,0 +1,205 @@
+"""One paradigm for all methods: a source of outputs, a reward, a gradient coefficient.
+
+    grad J = E_(q,o)~D[ 1/|o| sum_t GC(q, o, t) grad log pi(o_t | q, o_<t) ]
+
+Source: DeepSeekMath §5.2.1, eq. 5, Table 10.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import ml_collections
+from jax import Array
+
+from dsmath.rl import objectives
+from dsmath.runs.checks import check_positive
+from dsmath.runs.errors import InputError
+
+SOURCES = ("sft_data", "sft_model", "policy")
+REWARDS = ("none", "rule", "outcome_model", "process_model", "mixed")
+COEFFICIENTS = ("sft", "rft", "dpo", "ppo", "grpo")
+ZERO_VARIANCE = ("keep", "skip", "resample")
+
+# (logprobs [questions, group, length], the batch's arrays of the same axes) -> the loss's sum and sums of metrics.
+Objective = Callable[[Array, Mapping[str, Array]], tuple[Array, objectives.Sums]]
+
+# What each coefficient can be computed from, and why from nothing else.
+_SOURCES = {
+    "sft": (("sft_data",), "it takes every output for right, and only the data's are"),
+    "rft": (("sft_model", "policy"), "it chooses among samples; on data it is sft"),
+    "dpo": (("sft_model", "policy"), "it pairs samples of one question"),
+    "ppo": (("policy",), "its ratio needs samples of the policy that learns"),
+    "grpo": (("policy",), "its ratio needs samples of the policy that learns"),
+}
+_REWARDS = {
+    "sft": (("none",), "it looks at no reward"),
+    "rft": (("rule",), "it needs to know whether an output is right, and a score does not say"),
+    "dpo": (("rule", "outcome_model", "mixed"), "its pairs are ordered by one number an output"),
+    "ppo": (REWARDS[1:], "it needs a reward"),
+    "grpo": (REWARDS[1:], "it needs a reward"),
+}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses what makes no sense, before anything is read.
+
+    Raises:
+      InputError: names the field, the reason and the remedy.
+    """
+    check_positive(config, "updates_per_rollout", "group_size", "num_groups", "num_steps", "logits_chunk", "iterations")
+    check_positive(config, "save_every", "keep_last", "keep_samples")
+    choices = {
+        "source": SOURCES,
+        "reward": REWARDS,
+        "coefficient": COEFFICIENTS,
+        "zero_variance": ZERO_VARIANCE,
+        "aggregation": objectives.AGGREGATIONS,
+        "kl": tuple(objectives.KL),
+        "lag": (0, 1),
+    }
+    for field, values in choices.items():
+        if config[field] not in values:
+            raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(map(str, values))}")
+    coefficient = config.coefficient
+    for field, table in (("source", _SOURCES), ("reward", _REWARDS)):
+        values, why = table[coefficient]
+        if config[field] not in values:
+            raise InputError(
+                f"config.{field}: {config[field]} makes no sense with config.coefficient={coefficient}: {why}; "
+                f"choose {' or '.join(values)}"
+            )
+    _check_models(config)
+    _check_numbers(config)
+    if config.num_steps % config.iterations:
+        raise InputError(
+            f"config.num_steps: {config.num_steps} is no multiple of config.iterations={config.iterations}; change one"
+        )
+    if config.iterations > 1 and not uses_reference(config):
+        raise InputError(f"config.iterations: {coefficient} has no reference to reset; set it to 1")
+    if config.lag and config.source != "policy":
+        raise InputError(f"config.lag: source {config.source} does not change, so nothing lags; set it to 0")
+    if config.lag and config.iterations > 1:
+        raise InputError("config.lag: a sample would outlive its reference and reward model; set it or iterations to 1")
+    if config.zero_variance != "keep" and coefficient != "grpo":
+        raise InputError(f"config.zero_variance: {coefficient} has no group advantages; set it to keep")
+    if config.updates_per_rollout > 1 and coefficient not in ("ppo", "grpo"):
+        raise InputError(
+            f"config.updates_per_rollout: {coefficient} has no ratio that would allow several updates; set it to 1"
+        )
+
+
+def _check_models(config: ml_collections.ConfigDict) -> None:
+    learned = config.reward in ("outcome_model", "process_model", "mixed")
+    if learned and not config.reward_model:
+        raise InputError(
+            f"config.reward_model: is empty, and config.reward={config.reward} needs a reward model; train one with "
+            "experiments.reward and name its workdir, or set config.reward=rule"
+        )
+    if config.reward_model and not learned:
+        raise InputError(f"config.reward_model: config.reward={config.reward} uses none; leave it empty")
+
+
+def _check_numbers(config: ml_collections.ConfigDict) -> None:
+    for field in ("beta", "entropy_bonus", "max_correction", "microbatch_tokens", "max_resamples", "clip_eps_high"):
+        if config[field] < 0:
+            raise InputError(f"config.{field}: {config[field]} must not be negative")
+    if not 0 < config.clip_eps < 1:
+        raise InputError(f"config.clip_eps: {config.clip_eps} is not between 0 and 1")
+    if 0 < config.clip_eps_high < config.clip_eps:
+        raise InputError(
+            f"config.clip_eps_high: {config.clip_eps_high} is below config.clip_eps={config.clip_eps}; raise it"
+        )
+    if config.coefficient in ("grpo", "dpo") and config.group_size < 2:
+        raise InputError(
+            f"config.group_size: {config.coefficient} compares the samples of a question; {config.group_size} must be "
+            "at least 2"
+        )
+    if config.source == "sft_data" and config.group_size != 1:
+        raise InputError(f"config.group_size: a question has one solution in the data; {config.group_size} must be 1")
+    if config.dpo.beta <= 0:
+        raise InputError(f"config.dpo.beta: {config.dpo.beta} must be positive")
+    if not 1 <= config.dpo.pairs <= max(1, config.group_size // 2):
+        raise InputError(
+            f"config.dpo.pairs: {config.dpo.pairs} is not between 1 and half of config.group_size={config.group_size}"
+        )
+    for field in ("discount", "decay"):
+        if not 0 <= config.ppo[field] <= 1:
+            raise InputError(f"config.ppo.{field}: {config.ppo[field]} is not between 0 and 1")
+    if not 0 <= config.replay.share < 1:
+        raise InputError(f"config.replay.share: {config.replay.share} is not in [0, 1)")
+
+
+def uses_reference(config: ml_collections.ConfigDict) -> bool:
+    """Whether a divergence from the reference is computed."""
+    return config.coefficient in ("dpo", "ppo", "grpo")
+
+
+def uses_old_logprobs(config: ml_collections.ConfigDict) -> bool:
+    """Whether the policy that sampled differs from the one that learns, or from the sampler's own numbers."""
+    apart = config.updates_per_rollout > 1 or config.lag or config.max_correction
+    return config.coefficient == "ppo" or (config.coefficient == "grpo" and bool(apart))
+
+
+def make_objective(config: ml_collections.ConfigDict) -> Objective:
+    """The objective of a config, over arrays.
+
+    The batch holds `mask` and, by coefficient: `weights` and `counted` [questions, group] (sft, rft); `ref_logprobs`
+    (dpo, whose groups are the chosen outputs, then the rejected ones in the same order; grpo); `advantages`
+    [questions, group, length or 1] (ppo, grpo); and, where they are used, `old_logprobs` and `rollout_logprobs`.
+    """
+    if config.coefficient in ("sft", "rft"):
+        return lambda logprobs, batch: objectives.likelihood(
+            logprobs, batch["weights"], batch["mask"], batch["counted"]
+        )
+    return {"dpo": _dpo, "ppo": _ppo, "grpo": _grpo}[config.coefficient](config)
+
+
+def _dpo(config: ml_collections.ConfigDict) -> Objective:
+    def objective(logprobs: Array, batch: Mapping[str, Array]) -> tuple[Array, objectives.Sums]:
+        arrays = (logprobs, batch["ref_logprobs"], batch["mask"])
+        halves = [jnp.split(array, 2, axis=1) for array in arrays]
+        chosen, rejected = zip(*halves, strict=True)
+        return objectives.dpo(chosen, rejected, beta=config.dpo.beta, length_averaged=config.dpo.length_averaged)
+
+    return objective
+
+
+def _ppo(config: ml_collections.ConfigDict) -> Objective:
+    def objective(logprobs: Array, batch: Mapping[str, Array]) -> tuple[Array, objectives.Sums]:
+        return objectives.ppo(
+            logprobs,
+            batch["old_logprobs"],
+            batch["advantages"],
+            batch["mask"],
+            clip_eps=config.clip_eps,
+            aggregation=config.aggregation,
+            max_length=config.decoding.max_new_tokens,
+        )
+
+    return objective
+
+
+def _grpo(config: ml_collections.ConfigDict) -> Objective:
+    def objective(logprobs: Array, batch: Mapping[str, Array]) -> tuple[Array, objectives.Sums]:
+        correction = None
+        if config.max_correction:
+            correction = objectives.importance_correction(
+                batch["old_logprobs"], batch["rollout_logprobs"], config.max_correction
+            )
+        return objectives.grpo(
+            logprobs,
+            batch.get("old_logprobs"),
+            batch["ref_logprobs"],
+            batch["advantages"],
+            batch["mask"],
+            clip_eps=config.clip_eps,
+            beta=config.beta,
+            clip_eps_high=config.clip_eps_high or None,
+            kl=config.kl,
+            aggregation=config.aggregation,
+            max_length=config.decoding.max_new_tokens,
+            sequence_ratio=config.sequence_ratio,
+            correction=correction,
+        )
+
+    return objective
