@@ -17,7 +17,7 @@ from dsmath.model.sharding import batch_sharding, check_batch, make_mesh, use_cp
 from dsmath.model.transformer import Transformer
 from dsmath.reward.rules import answer_rewards
 from dsmath.rl import advantages, loop
-from dsmath.rl.batches import make_batch
+from dsmath.rollout.batches import make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit

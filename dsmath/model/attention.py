@@ -50,12 +50,12 @@ def causal_mask(segment_ids: Array) -> Array:
     """True where a query may look: at itself and before, within its own segment; segment 0 is padding.
 
     Args:
-      segment_ids: int32 [batch, length].
+      segment_ids: int32 [..., length].
     Returns:
-      bool [batch, length, length].
+      bool [..., length, length].
     """
-    length = segment_ids.shape[1]
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    length = segment_ids.shape[-1]
+    same = segment_ids[..., :, None] == segment_ids[..., None, :]
     causal = jnp.tril(jnp.ones((length, length), bool))
     # Padding looks at padding: a row without any key would give NaN.
     return same & causal
@@ -150,8 +150,8 @@ def attend_with_prefix(query: Array, prefix: Stored, prefix_mask: Array, suffix:
       prefix: of the questions, [questions, …, prefix_length, …].
       prefix_mask: bool [questions, prefix_length].
       suffix: of the samples, [questions, group, …, suffix_length, …].
-      suffix_mask: bool [length, suffix_length] or [questions, group, length, suffix_length], the sample's tokens that
-        each query may look at; one at least.
+      suffix_mask: bool [questions, group, length, suffix_length], the sample's tokens that each query may look at; one
+        at least.
     Returns:
       [questions, group, length, heads, head_dim].
     """
@@ -167,7 +167,6 @@ def attend_with_prefix(query: Array, prefix: Stored, prefix_mask: Array, suffix:
     on_prefix = _scale(_product(together, prefix.key), prefix.key_scale)
     on_prefix = jnp.where(prefix_mask[:, None, None], on_prefix, lowest)
     on_suffix = _scale(_product(query, suffix.key), suffix.key_scale)
-    suffix_mask = jnp.broadcast_to(suffix_mask, (questions, group, length, suffix_mask.shape[-1]))
     suffix_mask = jnp.repeat(suffix_mask, shared, axis=2)  # [questions, group, rows, suffix_length]
     on_suffix = jnp.where(suffix_mask[:, :, None], on_suffix, lowest)
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from dsmath.model import attention
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
+from dsmath.model.sharding import constrain
 from dsmath.model.transformer import Block, Transformer, rematerialize
 
 
@@ -136,9 +138,12 @@ def decode(
     block, suffix = Block(model.config), []
     positions = (prefix_lengths[:, None] + lengths)[..., None]
     x = _outside(model, params, tokens[..., None], "embed")  # [rows, width, 1, model's width]
+    own_mask = (
+        jnp.arange(cache.suffix[0].value.shape[-2]) <= lengths[..., None, None]
+    )  # [rows, width, 1, suffix_length]
     for weights, prefix, past in zip(params["blocks"], cache.prefix, cache.suffix, strict=True):
         mask = jnp.arange(prefix.value.shape[-2]) < prefix_lengths[:, None]
-        x, own = block.apply({"params": weights}, x, positions, prefix, mask, past, lengths, method="extend")
+        x, own = block.apply({"params": weights}, x, positions, prefix, mask, own_mask, past, lengths, method="extend")
         suffix.append(own)
     logits = _outside(model, params, _outside(model, params, x[:, :, 0], "normalize"), "logits")
     return logits, cache.replace(suffix=tuple(suffix))
@@ -154,38 +159,51 @@ def _outside(model: Transformer, params: Any, x: Array, method: str) -> Array:
     return model.apply({"params": params["params"]}, x, method=method)
 
 
-def group_hidden(model: Transformer, params: Any, prompts: Array, prompt_lengths: Array, completions: Array) -> Array:
-    """The last hidden states that predict a group's completions; each prompt is run once for its whole group.
+def group_hidden(
+    model: Transformer,
+    params: Any,
+    prompts: Array,
+    prompt_lengths: Array,
+    rows: Array,
+    segments: Array,
+    offsets: Array,
+) -> tuple[Array, Array]:
+    """The last hidden states of groups' completions, packed into rows; each prompt is run once for its whole group.
 
     The same numbers as a plain forward pass over prompt and completion, at a fraction of its cost.
 
     Args:
       params: as in training, layers stacked.
       prompts: int32 [questions, prefix_length], padded on the right.
-      prompt_lengths: int32 [questions].
-      completions: int32 [questions, group, length], padded on the right.
+      prompt_lengths: int32 [questions], at least 1.
+      rows: int32 [questions, rows, length], tokens of completions, one completion after another.
+      segments: int32 of the same shape: a number for each completion of a row; 0 is padding.
+      offsets: int32 of the same shape: the token's place in its completion.
     Returns:
-      [questions, group, length, width]; the logits of position t predict completion token t.
+      two arrays [questions, rows, length, width]: the state that predicts each token, which is that of the token before
+      it or the prompt's last one, and the state after the token was read. At padding they mean nothing.
     """
     model = _plain(model)
     slots = jnp.broadcast_to(jnp.arange(prompts.shape[1], dtype=jnp.int32), prompts.shape)
     valid = slots < prompt_lengths[:, None]
     hidden, prefix = model.apply(params, prompts, slots, valid.astype(jnp.int32))
-    last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, 0]
-    questions, group, length = completions.shape
-    positions = prompt_lengths[:, None, None] + jnp.broadcast_to(jnp.arange(length - 1), (questions, group, length - 1))
+    last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, None]  # [questions, 1, 1, width]
+    positions = prompt_lengths[:, None, None] + offsets
+    own_mask = attention.causal_mask(segments)
     block = Block(model.config)
 
     def layer(x: Array, weights_and_prefix: tuple[Any, tuple[Array, Array]]) -> tuple[Array, None]:
         weights, (key, value) = weights_and_prefix
+        x = checkpoint_name(constrain(x, "batch", None, "length", None), "layer_input")
         stored = attention.store(key, value, key.dtype)
-        x, _ = block.apply({"params": weights}, x, positions, stored, valid, None, None, method="extend")
+        x, _ = block.apply({"params": weights}, x, positions, stored, valid, own_mask, None, None, method="extend")
         return x, None
 
-    x = model.apply(params, completions[..., :-1], method="embed")
+    x = model.apply(params, rows, method="embed")
     x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (params["params"]["blocks"], prefix))
-    first = jnp.broadcast_to(last[:, None, None], (questions, group, 1, last.shape[-1]))
-    return jnp.concatenate([first, model.apply(params, x, method="normalize")], axis=2)
+    at = model.apply(params, x, method="normalize")
+    before = jnp.pad(at[:, :, :-1], [(0, 0), (0, 0), (1, 0), (0, 0)])
+    return jnp.where((offsets == 0)[..., None], last, before), at
 
 
 def _plain(model: Transformer) -> Transformer:

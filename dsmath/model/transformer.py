@@ -154,22 +154,27 @@ class Attention(_Adapted):
         return self._output(attended), (key, value)
 
     def extend(
-        self, x: Array, positions: Array, prefix: Stored, prefix_mask: Array, past: Stored | None, index: Array | None
+        self,
+        x: Array,
+        positions: Array,
+        prefix: Stored,
+        prefix_mask: Array,
+        own_mask: Array,
+        past: Stored | None,
+        index: Array | None,
     ) -> tuple[Array, Stored]:
         """The samples' newest tokens, x [questions, group, length, width], after a shared prefix and their own past.
 
         `past` has room for more tokens than it holds: one new token of each sample is written at its own `index`,
-        int32 [questions, group]; what lies behind is not looked at. None: the new tokens are all there is.
+        int32 [questions, group]. None: the new tokens are all there is. Either way `own_mask`, bool [questions, group,
+        length, room], tells which of its own tokens each looks at.
         """
         query, key, value = self._project(x, positions)
         if past is None:
             own = attention.store(key, value, key.dtype)
-            length = x.shape[2]
-            visible = jnp.tril(jnp.ones((length, length), bool))
         else:
             own = attention.write(past, attention.store(key, value, past.value.dtype), index)
-            visible = jnp.arange(past.value.shape[-2]) <= index[..., None, None]  # [questions, group, 1, room]
-        attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, visible)
+        attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, own_mask)
         return self._output(attended), own
 
 
@@ -206,10 +211,8 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), keys_values
 
-    def extend(
-        self, x: Array, positions: Array, prefix: Stored, prefix_mask: Array, past: Stored | None, index: Array | None
-    ) -> tuple[Array, Stored]:
-        attended, own = self.attention.extend(self.attention_norm(x), positions, prefix, prefix_mask, past, index)
+    def extend(self, x: Array, positions: Array, *cached: Stored | Array | None) -> tuple[Array, Stored]:
+        attended, own = self.attention.extend(self.attention_norm(x), positions, *cached)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), own
 

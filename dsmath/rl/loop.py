@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from dsmath.model.sharding import batch_sharding
 from dsmath.model.transformer import Transformer
 from dsmath.rl import objectives
-from dsmath.rl.batches import completion_logprobs
+from dsmath.rollout.batches import completion_logprobs
 from dsmath.rollout.samples import Samples
 from dsmath.train.state import Batch, LossFunction
 

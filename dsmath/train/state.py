@@ -19,6 +19,8 @@ from dsmath.train.rows import to_global
 Batch = Mapping[str, Array]
 # (params, batch) -> the loss's sum, and sums of metrics; "denominator" divides them all.
 LossFunction = Callable[[Any, Batch], tuple[Array, dict[str, Array]]]
+# Gradients like the parameters, and the loss function's sums with the loss among them.
+Totals = tuple[Any, dict[str, Array]]
 
 
 @struct.dataclass
@@ -124,16 +126,9 @@ def make_train_step(
       parameters) and the loss function's, divided. Of a batch's arrays NumPy's hold the rows of this process alone
       (see `rows.local_rows`), JAX's are global. As with a jitted function, `lower` takes shapes with shardings.
     """
-    optimizer = optax.with_extra_args_support(optimizer)
+    gradients, update = _gradients(loss_function), _update(optimizer)
 
-    def gradients(params: Any, batch: Batch, frozen: Any) -> tuple[Any, dict[str, Array]]:
-        def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
-            return loss_function(params if frozen is None else lora.join(frozen, params), batch)
-
-        (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return grads, {"loss": loss, **sums}
-
-    def accumulate(params: Any, batch: Batch, frozen: Any) -> tuple[Any, dict[str, Array]]:
+    def accumulate(params: Any, batch: Batch, frozen: Any) -> Totals:
         # Every micro-batch takes a row of each run of num_microbatches: its rows stay spread over the devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
         first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts), frozen)
@@ -142,17 +137,7 @@ def make_train_step(
         return jax.lax.scan(add, zeros, parts)[0]
 
     def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, dict[str, Array]]:
-        grads, sums = (gradients if num_microbatches == 1 else accumulate)(state.params, batch, frozen)
-        denominator = jnp.maximum(sums.pop("denominator"), 1.0)
-        grads, metrics = jax.tree.map(lambda x: x / denominator, (grads, sums))
-        metrics["grad_norm"] = optax.global_norm(grads)
-        seen = {"loss": metrics["loss"], "grad_norm": metrics["grad_norm"]}  # by which a guard judges the step
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **seen)
-        metrics["param_norm"] = optax.global_norm(state.params)
-        metrics["update_norm"] = optax.global_norm(updates)
-        metrics["update_ratio"] = metrics["update_norm"] / metrics["param_norm"]
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return update(state, (gradients if num_microbatches == 1 else accumulate)(state.params, batch, frozen))
 
     jitted = jax.jit(step, donate_argnums=0)
 
@@ -166,3 +151,101 @@ def make_train_step(
 
     run.lower = lower
     return run
+
+
+def make_accumulate(
+    loss_function: LossFunction, mesh: Mesh, frozen: Any = None
+) -> Callable[[Any, Batch, Totals | None], Totals]:
+    """Jits `(params, batch, totals) -> totals`, for micro-batches of different shapes; the totals are donated.
+
+    Each shape compiles once, and once more if a step begins with it.
+
+    Args:
+      loss_function: see `LossFunction`.
+      mesh, frozen: see `make_train_step`.
+    Returns:
+      the function. It adds the gradients and the sums of a micro-batch, whose arrays are like `make_train_step`'s, to
+      those of the ones before it; without totals it begins. `make_apply`'s function ends. `lower` takes shapes with
+      shardings.
+    """
+    gradients = _gradients(loss_function)
+
+    def add(params: Any, batch: Batch, totals: Totals | None, frozen: Any, shardings: tuple[Any, ...]) -> Totals:
+        grads, sums = gradients(params, batch, frozen)
+        # Left alone, the compiler may give each device the whole gradient.
+        like_params = jax.tree.unflatten(jax.tree.structure(grads), shardings)
+        new = jax.lax.with_sharding_constraint(grads, like_params), sums
+        return new if totals is None else jax.tree.map(jnp.add, totals, new)
+
+    jitted = jax.jit(add, donate_argnums=2, static_argnums=4)
+
+    def run(params: Any, batch: Batch, totals: Totals | None = None) -> Totals:
+        with jax.set_mesh(mesh):
+            return jitted(params, to_global(batch, batch_sharding(mesh)), totals, frozen, _shardings(params))
+
+    def lower(params: Any, batch: Batch, totals: Totals | None = None) -> jax.stages.Lowered:
+        with jax.set_mesh(mesh):
+            return jitted.lower(params, batch, totals, frozen, _shardings(params))
+
+    run.lower = lower
+    return run
+
+
+def make_apply(
+    optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[TrainState, Totals], tuple[TrainState, dict[str, Array]]]:
+    """Jits `(state, totals) -> (state, metrics)`, the update after `make_accumulate`'s micro-batches.
+
+    The same as one step of `make_train_step` on all of them: sums are divided by the denominator of all. The state is
+    donated, and `lower` takes shapes with shardings.
+    """
+    jitted = jax.jit(_update(optimizer), donate_argnums=0)
+
+    def run(state: TrainState, totals: Totals) -> tuple[TrainState, dict[str, Array]]:
+        with jax.set_mesh(mesh):
+            return jitted(state, totals)
+
+    def lower(state: TrainState, totals: Totals) -> jax.stages.Lowered:
+        with jax.set_mesh(mesh):
+            return jitted.lower(state, totals)
+
+    run.lower = lower
+    return run
+
+
+def _gradients(loss_function: LossFunction) -> Callable[[Any, Batch, Any], Totals]:
+    """(params, batch, frozen) -> gradients and sums of one micro-batch."""
+
+    def gradients(params: Any, batch: Batch, frozen: Any) -> Totals:
+        def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
+            return loss_function(params if frozen is None else lora.join(frozen, params), batch)
+
+        (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return grads, {"loss": loss, **sums}
+
+    return gradients
+
+
+def _update(optimizer: optax.GradientTransformation) -> Callable[[TrainState, Totals], tuple[TrainState, dict]]:
+    """(state, totals) -> the state after one update, and metrics."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def update(state: TrainState, totals: Totals) -> tuple[TrainState, dict[str, Array]]:
+        grads, sums = totals
+        denominator = jnp.maximum(sums["denominator"], 1.0)
+        sums = {name: value for name, value in sums.items() if name != "denominator"}
+        grads, metrics = jax.tree.map(lambda x: x / denominator, (grads, sums))
+        metrics["grad_norm"] = optax.global_norm(grads)
+        seen = {"loss": metrics["loss"], "grad_norm": metrics["grad_norm"]}  # by which a guard judges the step
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **seen)
+        metrics["param_norm"] = optax.global_norm(state.params)
+        metrics["update_norm"] = optax.global_norm(updates)
+        metrics["update_ratio"] = metrics["update_norm"] / metrics["param_norm"]
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return update
+
+
+def _shardings(params: Any) -> tuple[Any, ...]:
+    return tuple(leaf.sharding for leaf in jax.tree.leaves(params))

@@ -19,8 +19,10 @@ LENGTH = 16
 
 
 def group_logits(model, params, prompts, lengths, completions):
-    hidden = group_hidden(model, params, prompts, lengths, completions)
-    return model.apply(params, hidden, method="logits")
+    """Logits that predict the completions, each in a row of its own."""
+    offsets = jnp.broadcast_to(jnp.arange(completions.shape[-1]), completions.shape)
+    before, _ = group_hidden(model, params, prompts, lengths, completions, jnp.ones_like(offsets), offsets)
+    return model.apply(params, before, method="logits")
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +165,8 @@ def test_a_model_that_trains_with_a_flash_kernel_samples_without_it(build):
     model, params = build()
     splash = Transformer(dataclasses.replace(model.config, attention="splash"))
     prompts, completions, lengths = _tokens(2, 8), _tokens(2, 2, 3), np.array([8, 5], np.int32)
-    expected = group_hidden(model, params, prompts, lengths, completions)
-    np.testing.assert_array_equal(group_hidden(splash, params, prompts, lengths, completions), expected)
+    expected = group_logits(model, params, prompts, lengths, completions)
+    np.testing.assert_array_equal(group_logits(splash, params, prompts, lengths, completions), expected)
 
 
 def test_group_logits_of_one_token_need_the_prompt_alone(build):

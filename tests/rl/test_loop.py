@@ -9,8 +9,8 @@ from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.reward.rules import answer_rewards
 from dsmath.rl import advantages
-from dsmath.rl.batches import make_batch
 from dsmath.rl.loop import choose_questions, grpo_loss, make_logprobs, score
+from dsmath.rollout.batches import make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit

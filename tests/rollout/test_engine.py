@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsmath.rl.batches import completion_logprobs, make_batch
+from dsmath.rollout.batches import completion_logprobs, make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.requests import Limits, Request

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsmath.rl.batches import completion_logprobs, make_batch
+from dsmath.rollout.batches import completion_logprobs, make_batch
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.ends import find_stop
 from dsmath.rollout.requests import Request
