@@ -13,9 +13,10 @@ from absl import logging
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.evaluation import generations, scores
+from dsmath.evaluation import scores
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
+from dsmath.reward import generations
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit

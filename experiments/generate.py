@@ -16,9 +16,9 @@ import pyarrow.parquet
 
 from dsmath.data.prompts import read_prompts
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.evaluation import generations
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
+from dsmath.reward import generations
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit

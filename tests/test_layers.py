@@ -22,7 +22,7 @@ ALLOWED = {
     "train": _MODEL | _DATA,
     "huggingface": _TRAIN | _DATA,
     "rollout": _TRAIN | _DATA,
-    "reward": _DATA,
+    "reward": _TRAIN | _DATA | {"rollout"},
     "rl": _TRAIN | _DATA | {"rollout", "reward"},
     "plan": _TRAIN | {"rollout", "rl"},
     "evaluation": _TRAIN | _DATA | {"rollout", "reward"},

@@ -16,12 +16,13 @@ from dsmath.runs.workdir import write_atomically
 
 # The columns that a problem brings; `gold` is its answer.
 PROBLEM = pyarrow.schema([("question", pyarrow.string()), ("gold", pyarrow.string()), ("language", pyarrow.string())])
-# The columns of its samples.
+# The columns of its samples. A reward model reads the ids: a text may be spelled by others than were sampled.
 _SAMPLE = [
     ("question_index", pyarrow.int32()),
     ("sample_index", pyarrow.int32()),
     ("completion", pyarrow.string()),
     ("tokens", pyarrow.int32()),
+    ("token_ids", pyarrow.list_(pyarrow.int32())),
     ("truncated", pyarrow.bool_()),
 ]
 
@@ -88,6 +89,7 @@ def _row(record: Mapping[str, Any], completion: Completion) -> dict[str, Any]:
         "sample_index": completion.sample,
         "completion": completion.text.strip(),
         "tokens": len(completion.tokens),
+        "token_ids": list(completion.tokens),
         "truncated": completion.finish_reason == "length",
     }
 

@@ -1,0 +1,115 @@
+"""The steps of a solution: its lines, or the sentences of a solution of one paragraph, in English and Chinese."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+# What no step ends in. Dollars are Pandoc's: they open before a sign, close after one, and not before a digit, so that
+# "$5. Then $3" is money.
+_WHOLE = re.compile(
+    r"""```.*?(?:```|\Z)                                        # a block of code, if need be cut short
+      | \$\$.+?\$\$ | \\\[.+?\\\] | \\\(.+?\\\)
+      | \\begin\{(?P<name>[^{}]*)\}.*?\\end\{(?P=name)\}
+      | (?<!\\)\$(?![\s$])(?:\\.|(?!\n\s*\n)[^$\\])*(?<![\s\\])\$(?!\d)
+      | \\(?:boxed|fbox)\s*(?=\{)                              # its braces are matched by hand
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# A formula on lines of its own ends what the line before it says.
+_LINE = re.compile(r"\n(?!\s*(?:\\\[|\$\$|\\begin\b))\s*")
+# A full stop ends a sentence before a space; a Chinese one anywhere. Numbers (3.14) and so on have none behind them.
+_SENTENCE = re.compile(r"""[.!?]["'”’)\]]*(?:\s+|\Z)|[。！？]["'”’」』）)]*\s*""")
+# Behind these, a full stop is none: abbreviations, initials, the numbers of a list ("1. First").
+_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|cf|vs|Mr|Mrs|Ms|Dr|St|No|Eq|Fig|resp|approx)|\b[A-Za-z]|^\s*\d+)$")
+
+
+def split_steps(text: str) -> list[str]:
+    """Cuts a solution into steps; joined they are the text.
+
+    Steps are lines; where the whole text is one line, they are its sentences. No step ends within a formula, a box, a
+    block of code or a number. White space belongs to the step before it.
+
+    Args:
+      text: a solution.
+    Returns:
+      the steps; none of an empty text.
+    Source: Lightman et al. 2023 (a line a step); sentences are ours, for solutions of one paragraph.
+    """
+    protected = list(_protected(text))
+    steps = _cut(text, (found.end() for found in _LINE.finditer(text) if not _is_within(found.start(), protected)))
+    if len(steps) == 1:
+        steps = _cut(text, _sentence_ends(text, protected))
+    return steps
+
+
+def step_ends(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """The place of each step's last token; the last step ends with the last token, such as that of the end of text.
+
+    Args:
+      tokens: ids of a solution.
+      decode: ids to text, of any tokenizer; a character may be cut between two tokens.
+    Returns:
+      one index a step, not descending: two steps may share a token.
+    """
+    return find_ends(tokens, decode, split_steps(decode(tokens)))
+
+
+def find_ends(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], steps: Sequence[str]) -> list[int]:
+    """As `step_ends`, for steps that are known; joined they are the tokens' text.
+
+    A step ends where its last sign that is no white space is complete: the space behind is often one token with the
+    word that follows.
+    """
+    text, ends, start = decode(tokens), [], 0
+    for step in steps[:-1]:
+        wanted = text[: start + len(step.rstrip())]
+        start += len(step)
+        low, high = ends[-1] if ends else 0, len(tokens) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if decode(tokens[: middle + 1]).startswith(wanted):
+                high = middle
+            else:
+                low = middle + 1
+        ends.append(low)
+    return [*ends, len(tokens) - 1] if len(tokens) else []
+
+
+def _protected(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of what no step ends in."""
+    place = 0
+    while found := _WHOLE.search(text, place):
+        place = found.end()
+        if text[place : place + 1] == "{" and found.group().startswith(("\\boxed", "\\fbox")):
+            place = _closing_brace(text, place)
+        yield found.start(), place
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """The end of the braces that open at `start`, or of their line where they never close."""
+    depth = 0
+    for place in range(start, len(text)):
+        if text[place - 1] != "\\":
+            depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return place + 1
+    return next((found.start() for found in [_LINE.search(text, start)] if found), len(text))
+
+
+def _is_within(place: int, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= place < end for start, end in spans)
+
+
+def _sentence_ends(text: str, protected: Sequence[tuple[int, int]]) -> Iterator[int]:
+    start = 0
+    for found in _SENTENCE.finditer(text):
+        if not _is_within(found.start(), protected) and not _ABBREVIATION.search(text[start : found.start()]):
+            start = found.end()
+            yield start
+
+
+def _cut(text: str, places: Iterator[int]) -> list[str]:
+    """Cuts a text; white space at its ends makes no step of its own."""
+    first = len(text) - len(text.lstrip())
+    last = len(text.rstrip())
+    borders = [0, *(place for place in places if first < place < last), len(text)]
+    return [text[start:end] for start, end in zip(borders, borders[1:], strict=False)] if text else []
