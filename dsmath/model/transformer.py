@@ -283,5 +283,5 @@ def init_params(model: Transformer, key: Array) -> Any:
     The values do not depend on how attention is computed; flash kernels refuse so short a row.
     """
     tokens = jnp.zeros((1, 2), jnp.int32)
-    plain = Transformer(dataclasses.replace(model.config, attention="xla"))
+    plain = model.clone(config=dataclasses.replace(model.config, attention="xla"))
     return plain.init(key, tokens, tokens, tokens, method="init_all")
