@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.rollout.programs import Scored
 from dsmath.rollout.requests import Completion
-from dsmath.serve.texts import next_text, token_texts
+from dsmath.rollout.texts import next_text, token_texts
 
 
 class Choice(NamedTuple):

@@ -11,9 +11,9 @@ from dsmath.data.chat import encode_chat
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.requests import Completion, Request
+from dsmath.rollout.texts import settled
 from dsmath.serve import answers
 from dsmath.serve.schema import ApiError, ChatRequest, CompletionRequest
-from dsmath.serve.texts import settled
 from dsmath.serve.worker import Worker
 
 Asked = CompletionRequest | ChatRequest

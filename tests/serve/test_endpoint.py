@@ -11,10 +11,10 @@ import pytest
 from dsmath.data.chat import encode_chat
 from dsmath.data.solutions import chat_prompt
 from dsmath.rollout.requests import Completion
+from dsmath.rollout.texts import settled, token_texts
 from dsmath.serve import answers
 from dsmath.serve.app import make_app
 from dsmath.serve.service import Checkpoint, Service
-from dsmath.serve.texts import settled, token_texts
 from dsmath.serve.worker import Worker
 
 CONTEXT, MAX_NEW_TOKENS = 64, 32  # as in conftest.py
