@@ -1,9 +1,10 @@
 """A run's metrics by step: JSON lines for programs, TensorBoard events for people."""
 
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -11,11 +12,13 @@ from absl import logging
 from dsmath.runs import processes
 from dsmath.runs.workdir import write_atomically
 
-METRICS = "metrics.jsonl"
+METRICS, HISTOGRAMS = "metrics.jsonl", "histograms.jsonl"
 
 
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard events in `tensorboard/`; a context manager.
+
+    Histograms go to `histograms.jsonl`, which a run without any does not have.
 
     Of many processes the first one alone writes.
 
@@ -31,8 +34,10 @@ class MetricsWriter:
 
     def go_back(self, step: int) -> None:
         """Drops what was written of the steps beyond this one, which are to be made anew."""
-        kept = [record for record in read_metrics(self._workdir) if record["step"] <= step]
-        write_atomically(self._workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        for name in (METRICS, HISTOGRAMS):
+            if name == METRICS or (self._workdir / name).exists():
+                kept = [record for record in _read(self._workdir / name) if record["step"] <= step]
+                write_atomically(self._workdir / name, "".join(json.dumps(record) + "\n" for record in kept))
         self._close()
         try:
             from tensorboardX import SummaryWriter  # not at the top: a bare accelerator image lacks it
@@ -46,10 +51,42 @@ class MetricsWriter:
         """Writes the metrics of one step."""
         if not processes.is_main():
             return
-        with open(self._workdir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        self._append(METRICS, {"step": step, **values})
         for name, value in values.items() if self._events else ():
             self._events.add_scalar(name, value, step)
+
+    def write_histogram(self, step: int, name: str, counts: Sequence[float], edges: Sequence[float]) -> None:
+        """Writes how a quantity of one step is spread.
+
+        Args:
+          step: the step.
+          name: of the quantity.
+          counts: [bins], how many values lie in each bin.
+          edges: [bins + 1], ascending.
+        """
+        if not processes.is_main():
+            return
+        counts, edges = [float(count) for count in counts], [float(edge) for edge in edges]
+        self._append(HISTOGRAMS, {"step": step, "name": name, "counts": counts, "edges": edges})
+        filled = [index for index, count in enumerate(counts) if count]
+        if not self._events or not filled:
+            return
+        middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]  # the values are not known
+        self._events.add_histogram_raw(
+            name,
+            min=edges[filled[0]],
+            max=edges[filled[-1] + 1],
+            num=sum(counts),
+            sum=sum(count * middle for count, middle in zip(counts, middles, strict=True)),
+            sum_squares=sum(count * middle**2 for count, middle in zip(counts, middles, strict=True)),
+            bucket_limits=edges[1:],
+            bucket_counts=counts,
+            global_step=step,
+        )
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with open(self._workdir / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -64,7 +101,15 @@ class MetricsWriter:
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`, oldest first; a last line that a kill cut short is left out."""
-    path = pathlib.Path(workdir) / METRICS
+    return _read(pathlib.Path(workdir) / METRICS)
+
+
+def read_histograms(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of `histograms.jsonl` (step, name, counts, edges), as `read_metrics`."""
+    return _read(pathlib.Path(workdir) / HISTOGRAMS)
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

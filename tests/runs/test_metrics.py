@@ -5,7 +5,7 @@ import time
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dsmath.runs.metrics import METRICS, MetricsWriter, read_metrics
+from dsmath.runs.metrics import HISTOGRAMS, METRICS, MetricsWriter, read_histograms, read_metrics
 
 
 def test_records_come_back_in_order_and_reach_tensorboard(tmp_path):
@@ -62,3 +62,33 @@ def test_a_last_line_that_a_kill_cut_is_left_out_and_overwritten(tmp_path):
 
 def test_no_file_means_no_records(tmp_path):
     assert read_metrics(tmp_path) == []
+
+
+def test_histograms_come_back_and_reach_tensorboard(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write_histogram(1, "coefficient", [0, 3, 1, 0], [-2, -1, 0, 1, 2])
+        writer.write_histogram(2, "coefficient", [0, 0, 0, 0], [-2, -1, 0, 1, 2])  # no token: nothing to draw
+    first = {"step": 1, "name": "coefficient", "counts": [0, 3, 1, 0], "edges": [-2, -1, 0, 1, 2]}
+    assert read_histograms(tmp_path) == [first, first | {"step": 2, "counts": [0, 0, 0, 0]}]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    [drawn] = events.Histograms("coefficient")
+    value = drawn.histogram_value
+    assert (drawn.step, value.num, value.min, value.max, value.sum) == (1, 4, -1, 1, 3 * -0.5 + 0.5)
+    pairs = zip(value.bucket_limit, value.bucket, strict=True)
+    assert [pair for pair in pairs if pair[1]] == [(0, 3), (1, 1)]
+
+
+def test_a_resumed_run_drops_the_histograms_beyond_its_checkpoint(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        for step in range(1, 4):
+            writer.write_histogram(step, "coefficient", [step], [0, 1])
+    with MetricsWriter(tmp_path, start=2) as writer:
+        writer.write_histogram(3, "coefficient", [30], [0, 1])
+    assert [record["counts"] for record in read_histograms(tmp_path)] == [[1], [2], [30]]
+
+
+def test_a_run_without_histograms_has_no_file_of_them(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 1.0})
+    assert not (tmp_path / HISTOGRAMS).exists()
