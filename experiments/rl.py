@@ -1,194 +1,210 @@
-"""Reinforcement learning from a checkpoint: GRPO with outcome supervision.
+"""Reinforcement learning from a checkpoint, and what shares its form: SFT, RFT, online RFT, DPO, PPO, GRPO.
 
 python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
 """
 
+import dataclasses
 import functools
 import time
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.model.sharding import batch_sharding, check_batch, make_mesh, use_cpu_devices
-from dsmath.model.transformer import Transformer
-from dsmath.reward.rules import answer_rewards
-from dsmath.rl import advantages, loop
+from dsmath.model.sharding import make_mesh, use_cpu_devices
+from dsmath.rl import exploration, loop, paradigm
+from dsmath.rl import state as run_state
+from dsmath.rl.ahead import Ahead
+from dsmath.rl.coefficients import EDGES
+from dsmath.rl.critic import Critic
+from dsmath.rl.exploration import Stage
+from dsmath.rl.judge import Judge
+from dsmath.rl.legend import Alarm
+from dsmath.rl.policy import Policy
+from dsmath.rl.state import RunState
 from dsmath.rollout.batches import make_batch
-from dsmath.rollout.decoding import Decoding
-from dsmath.rollout.engine import Engine
-from dsmath.rollout.memory import fit
 from dsmath.runs import driver, processes
-from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import Preempted
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
-from dsmath.train import lora
-from dsmath.train.checkpoint import Checkpointer, read_model, read_params
-from dsmath.train.guards import Guard
-from dsmath.train.optimizer import make_optimizer
-from dsmath.train.state import (
-    abstract_params,
-    abstract_state,
-    create_state,
-    make_train_step,
-    root_key,
-    start_from,
-)
+from dsmath.train.checkpoint import Checkpointer
+from dsmath.train.state import root_key
 from dsmath.train.watch import Watch
 
 ROLLOUT = 1  # purpose of the random key
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
-    """GRPO: sample groups from the policy, score them, take group-relative advantages, update.
+    """Outputs from the source, their rewards, their gradient coefficients, an update; and again.
 
-    Source: DeepSeekMath §4.1, Algorithm 1.
+    Source: DeepSeekMath §5.2.1; §4.1.4, Algorithm 1 (GRPO).
     """
-    check_positive(config, "updates_per_rollout", "group_size", "num_groups", "num_steps", "logits_chunk")
-    check_positive(config, "save_every", "keep_last")
-    require_finished(config.init_from, "config.init_from")
+    paradigm.check(config)
+    parents = {name: config[name] for name in ("init_from", "reward_model") if config[name]}
+    for name, parent in parents.items():
+        require_finished(parent, f"config.{name}")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
-    check_batch(config.num_groups, config.num_microbatches, mesh, "config.num_groups")
 
     # Questions
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    if config.source == "sft_data":
+        records = exploration.keep_fitting(records, tokenizer, config.decoding.max_new_tokens)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
 
-    # Policy and reference, both from the parent
-    model_config = read_model(config.init_from)
-    model = Transformer(lora.frozen_config(model_config) if config.lora_rank else model_config)
-    optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
-    guard = Guard(config.guards, rollback=False)
-    optimizer = guard.wrap(optimizer)
-    abstract = abstract_state(model, optimizer, mesh, config.lora_rank)
-    reference = read_params(config.init_from, abstract_params(model, mesh))
-    merge = None
-    if config.lora_rank:
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, reference)
-        merge = functools.partial(jax.jit(lora.merge, out_shardings=shardings), reference)
-    decoding = Decoding(**config.decoding)
-    limits = fit(
-        model.config,
-        mesh,
-        **config.rollout,
-        group_size=config.group_size,
-        longest_prompt=max(map(len, prompts)),
-        max_new_tokens=decoding.max_new_tokens,
-    )
-    engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id)
-    logprobs = loop.make_logprobs(model, mesh, config.logits_chunk)
-    loss_function = loop.grpo_loss(model, clip_eps=config.clip_eps, beta=config.beta, logits_chunk=config.logits_chunk)
-    update = make_train_step(
-        loss_function, optimizer, mesh, config.num_microbatches, frozen=reference if config.lora_rank else None
-    )
-    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+    # The policy with its parent, who rewards, and PPO's critic
+    policy = Policy(config, mesh, tokenizer, max(map(len, prompts)))
+    judge = Judge(config, mesh, tokenizer)
+    critic = Critic(config, mesh, tokenizer) if config.coefficient == "ppo" else None
+    write_lineage(workdir, parents=parents, data=problems.files(config.problems, "train"))
     if processes.is_main():
         tokenizer.save(workdir)
 
+    def explore(params: Any, cursor: int, version: int) -> Stage:
+        """Outputs from the source, rewarded."""
+        sampler = params if config.source == "policy" else policy.parent
+        seconds = dict.fromkeys(("rollout_seconds", "reward_seconds"), 0.0)
+
+        def sample(questions: np.ndarray, requests: np.ndarray) -> tuple:
+            began = time.perf_counter()
+            asked = [records[index] for index in questions]
+            if config.source == "sft_data":
+                return exploration.from_data(asked, tokenizer, config.decoding.max_new_tokens)
+            samples = policy.sample(sampler, [prompts[index] for index in questions], requests, key)
+            sampled = time.perf_counter()
+            rewards = judge.reward(samples, [prompts[i] for i in questions], [record.answer for record in asked])
+            seconds["rollout_seconds"] += sampled - began
+            seconds["reward_seconds"] += time.perf_counter() - sampled
+            return samples, rewards
+
+        stage = exploration.explore(
+            sample,
+            cursor=cursor,
+            num_groups=config.num_groups,
+            num_questions=len(records),
+            seed=config.seed,
+            zero_variance=config.zero_variance,
+            max_resamples=config.max_resamples,
+            version=version,
+        )
+        if paradigm.uses_old_logprobs(config):
+            batch = make_batch([prompts[index] for index in stage.questions], stage.samples, tokenizer.pad_id)
+            old_logprobs = policy.logprobs(sampler, loop.cut(batch, config.microbatch_tokens, mesh))
+            stage = dataclasses.replace(stage, old_logprobs=old_logprobs)
+        return dataclasses.replace(stage, figures=stage.figures | seconds)
+
+    # The loop
+    objective, alarm = paradigm.make_objective(config), Alarm(config.warnings)
+    updates, steps_per_iteration = config.updates_per_rollout, config.num_steps // config.iterations
     with Checkpointer(
         workdir,
-        model_config,
-        save_every=config.save_every * config.updates_per_rollout,
+        policy.config,
+        save_every=config.save_every * updates,
         keep_last=config.keep_last,
         keep_best=config.keep_best,
-        merge=merge,
+        merge=policy.merge,
     ) as checkpointer:
-        if checkpointer.latest_step is not None:
-            state, _ = checkpointer.restore(abstract)
-        elif config.lora_rank:
-            state = create_state(model, optimizer, mesh, config.seed, config.lora_rank)
+        if checkpointer.latest_step is None:
+            state, start, cursor = RunState(policy.start(), critic=critic and critic.start()), 0, 0
         else:
-            state = start_from(reference, model, optimizer, mesh, config.seed)
-        guard.begin(state)
-        start = int(state.step) // config.updates_per_rollout
-        key = jax.random.fold_in(root_key(state), ROLLOUT)
+            state, data = run_state.restore(checkpointer, _abstract(config, policy, critic, checkpointer.latest_step))
+            start, cursor = data["step"], data["cursor"]
+        policy.guard.begin(state.policy)
+        key = jax.random.fold_in(root_key(state.policy), ROLLOUT)
 
         with (
             MetricsWriter(workdir, start) as writer,
             Progress(config.num_steps, "rl", "step", done=start) as progress,
             Watch(workdir, config.guards.hang_seconds, config.profile) as watch,
+            Ahead(workdir, config.lag, explore) as ahead,
         ):
             for step in range(start + 1, config.num_steps + 1):
-                # Exploration: G outputs for each question from the policy as it stands
                 watch.begin(step)
                 began = time.perf_counter()
-                chosen = loop.choose_questions(
-                    step - 1, num_questions=len(records), batch_size=config.num_groups, seed=config.seed
-                )
-                requests = [(step - 1) * config.num_groups + place for place in range(config.num_groups)]
-                asked = [prompts[index] for index in chosen]
-                policy = merge(state.params) if merge else state.params
-                samples = engine.sample(
-                    policy,
-                    asked,
-                    requests,
-                    key,
-                    decoding=decoding,
-                    group_size=config.group_size,
-                    stop_ids=(tokenizer.eos_id,),
-                )
-                rollout_seconds = time.perf_counter() - began
+                params = policy.params(state.policy)
 
-                # Rewards and advantages
-                graded = None
-                if processes.is_main():  # one grades for all: a limit of time may fall otherwise in another
-                    golds = [records[index].answer for index in chosen]
-                    scores = loop.score(samples, golds, tokenizer.decode, answer_rewards)
-                    graded = [scores.rewards.tolist(), scores.figures]
-                rewards, of_samples = processes.broadcast(graded)
-                if of_samples["truncated"] > 0.5:
-                    logging.log_first_n(
-                        logging.WARNING,
-                        "step %d: %.0f %% of the samples are cut at config.decoding.max_new_tokens=%d",
-                        1,
-                        step,
-                        100 * of_samples["truncated"],
-                        config.decoding.max_new_tokens,
-                    )
-                batch = make_batch(asked, samples, tokenizer.pad_id)
-                batch["advantages"] = np.asarray(advantages.outcome(np.array(rewards, np.float32)))
-                batch["rollout_logprobs"] = samples.logprobs
-                batch = jax.device_put(batch, batch_sharding(mesh))  # every process has all of it
-                batch["ref_logprobs"] = logprobs(reference, batch)
-                if config.updates_per_rollout > 1:
-                    batch["old_logprobs"] = logprobs(policy, batch)
+                # A new iteration: the policy becomes the reference
+                if step > 1 and (step - 1) % steps_per_iteration == 0:
+                    state = state.replace(reference=run_state.copy(params))
 
-                del policy  # the update gives the state's memory away
+                # Outputs and rewards; with a lag the next ones are sampled beside what follows
+                stage = ahead.begin(step, params, cursor, version=(step - 1) * updates)
+                cursor, figures = stage.cursor, dict(stage.figures)
+                figures["off_policy_depth"] = (step - 1) * updates - stage.version
+                if step < config.num_steps:
+                    ahead.go_on(functools.partial(run_state.copy, params), cursor, version=(step - 1) * updates)
+
+                # Reference and advantages
+                since = time.perf_counter()
+                asked = [prompts[index] for index in stage.questions]
+                batch, more = loop.make_step_batch(stage, asked, config, tokenizer.decode, tokenizer.pad_id)
+                figures |= more
+                parts = loop.cut(batch, config.microbatch_tokens, mesh)
+                if paradigm.uses_reference(config):
+                    reference = policy.parent if state.reference is None else state.reference
+                    batch["ref_logprobs"] = policy.logprobs(reference, parts)
+                if critic:
+                    values = critic.values(state.critic, parts)
+                    arrays, more = loop.estimate_advantages(batch, stage, values, config)
+                    batch, figures = batch | arrays, figures | more
+                del params  # the update gives the state's memory away
+                figures["reference_seconds"] = time.perf_counter() - since
 
                 # Updates
-                for _ in range(config.updates_per_rollout):
-                    state, metrics = update(state, batch)
+                since = time.perf_counter()
+                parts = loop.cut(batch, config.microbatch_tokens, mesh)
+                for _ in range(updates):
+                    learner, metrics = policy.update(state.policy, parts)
+                    state = state.replace(policy=learner)
+                    if critic:
+                        learner, of_critic = critic.update(state.critic, parts)
+                        state, metrics = state.replace(critic=learner), metrics | of_critic
                 watch.end(step, metrics)
-                figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                guard.must_go_back(step, state, figures["loss"])  # it does not: it raises, or it has skipped
-                figures["skipped"] = guard.skipped(state)
-                seconds = {"seconds": time.perf_counter() - began, "rollout_seconds": rollout_seconds}
+                metrics = jax.device_get(metrics)
+                figures["update_seconds"] = time.perf_counter() - since
+                coefficients = metrics.pop("gradient_coefficients")
+                figures |= {name: float(value) for name, value in metrics.items()}
+                policy.guard.must_go_back(step, state.policy, figures["loss"])  # it raises, or the step is skipped
+                figures["skipped"] = policy.guard.skipped(state.policy)
+
+                # Records
+                figures["seconds"] = time.perf_counter() - began
+                figures["tokens_per_second"] = float(stage.samples.lengths.sum()) / figures["seconds"]
+                alarm.look(step, figures)
                 watch.log(step)
-                writer.write(step, of_samples | figures | seconds)
+                writer.write(step, figures)
+                writer.write_histogram(step, "gradient_coefficient", coefficients, EDGES)
                 last, pauses = step == config.num_steps, watch.preempted(step)
                 if step % config.save_every == 0 or last or pauses:
-                    checkpointer.save(state, {"step": step}, loss=-of_samples["reward"])
-                progress.advance(1, reward=of_samples["reward"], kl=figures["kl"])
+                    ahead.save(step)
+                    loss = -figures.get("reward", -figures["loss"])
+                    run_state.save(checkpointer, state, {"step": step, "cursor": cursor}, loss)
+                    ahead.forget({step, *(number // updates for number in checkpointer.steps)})
+                progress.advance(1, **{name: figures[name] for name in ("reward", "loss", "kl") if name in figures})
                 if pauses and not last:
                     raise Preempted(f"paused at step {step}; the same line resumes")
 
     if not processes.is_main():
         return {}
-    records_of_run = read_metrics(workdir)
-    tail = records_of_run[-max(1, len(records_of_run) // 10) :]  # one step's reward is noise
-    return {
-        "steps": config.num_steps,
-        "reward": float(np.mean([record["reward"] for record in tail])),
-        "kl": tail[-1]["kl"],
-    }
+    written = read_metrics(workdir)
+    tail = written[-max(1, len(written) // 10) :]  # one step is noise
+    names = [name for name in ("reward", "accuracy", "loss", "kl") if name in tail[-1]]
+    return {"steps": config.num_steps} | {name: float(np.mean([line[name] for line in tail])) for name in names}
+
+
+def _abstract(config: Any, policy: Policy, critic: Critic | None, updates_done: int) -> RunState:
+    """Shapes and shardings of the state in a checkpoint."""
+    per_iteration = config.num_steps // config.iterations * config.updates_per_rollout
+    return RunState(
+        policy.abstract,
+        reference=policy.abstract_params if updates_done > per_iteration else None,
+        critic=critic and critic.abstract,
+    )
 
 
 if __name__ == "__main__":
-    driver.main("rl", run, free=("guards", "keep_last", "keep_best", "profile"), many_processes=True)
+    driver.main("rl", run, free=("guards", "keep_last", "keep_best", "keep_samples", "warnings", "profile"), many_processes=True)

@@ -89,3 +89,31 @@ def gae(rewards: Array, values: Array, mask: Array, *, discount: float, decay: f
 
     _, advantages = jax.lax.scan(step, jnp.zeros(mask.shape[0]), (surprise.T, mask.T), reverse=True)
     return advantages.T * mask, (advantages.T + values) * mask
+
+
+def at_ends(rewards: Array, ends: Array, length: int) -> Array:
+    """Rewards of steps as rewards of tokens: each falls to the last token of its step.
+
+    Args:
+      rewards: float32 [num_groups, group_size, steps].
+      ends: int32 of the same shape; -1 where there is no step.
+      length: of the outputs.
+    Returns:
+      float32 [num_groups, group_size, length].
+    """
+    is_end = ends[..., None] == jnp.arange(length)  # [num_groups, group_size, steps, length]
+    return (rewards[..., None] * is_end).sum(axis=2)
+
+
+def whiten(advantages: Array, mask: Array, epsilon: float = EPSILON) -> Array:
+    """Advantages of all tokens brought to mean 0 and deviation 1.
+
+    Args:
+      advantages, mask: float32 [outputs, length].
+      epsilon: added to the (population) standard deviation.
+    Source: Huang et al. 2022, "The 37 implementation details of PPO", 7; here over the whole batch.
+    """
+    count = jnp.maximum(mask.sum(), 1.0)
+    mean = (advantages * mask).sum() / count
+    deviation = jnp.sqrt((jnp.square(advantages - mean) * mask).sum() / count)
+    return (advantages - mean) * mask / (deviation + epsilon)

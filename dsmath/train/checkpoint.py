@@ -67,13 +67,21 @@ class Checkpointer:
         """The newest whole checkpoint; one that a kill cut short does not count."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: Mapping[str, Any], loss: float) -> None:
+    @property
+    def steps(self) -> list[int]:
+        """The checkpoints that stand."""
+        return list(self._manager.all_steps())
+
+    def save(
+        self, state: TrainState, data: Mapping[str, Any], loss: float, beside: Mapping[str, Any] | None = None
+    ) -> None:
         """Starts to save; training goes on meanwhile.
 
         Args:
           state: the training state.
           data: position of the data, as JSON.
           loss: by which the best checkpoints are kept.
+          beside: what else the run needs to go on, trees of arrays by name; see `restore_beside`.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -86,6 +94,8 @@ class Checkpointer:
             "model": ocp.args.JsonSave(self._model.to_dict()),
             "lineage": ocp.args.JsonSave(self._lineage),
         }
+        if beside:
+            items["beside"] = ocp.args.StandardSave(dict(beside))
         self._manager.save(step, args=ocp.args.Composite(**items), metrics={"loss": loss})
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
@@ -109,6 +119,14 @@ class Checkpointer:
         rest = restored["rest"]
         params = rest.pop("adapters") if self._merge else restored["params"]
         return TrainState(params=params, **rest), restored["data"]
+
+    def restore_beside(self, abstract: Mapping[str, Any]) -> dict[str, Any]:
+        """What `save` got as `beside` in the newest checkpoint, laid onto the shardings of `abstract`."""
+        step = self.latest_step
+        source = f"--workdir: {self._manager.directory}/{step}"
+        _check_shapes(self._manager.item_metadata(step)["beside"], dict(abstract), source, "config")
+        args = ocp.args.Composite(beside=ocp.args.StandardRestore(dict(abstract)))
+        return self._manager.restore(step, args=args)["beside"]
 
     def go_back(self, abstract: TrainState) -> TrainState:
         """The state of the last regular checkpoint, to which a run goes back in the same way each time it is resumed.
@@ -173,6 +191,7 @@ def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) 
     handlers = {
         "params": ocp.StandardCheckpointHandler(),
         "rest": ocp.StandardCheckpointHandler(),
+        "beside": ocp.StandardCheckpointHandler(),
         "data": ocp.JsonCheckpointHandler(),
         "model": ocp.JsonCheckpointHandler(),
         "lineage": ocp.JsonCheckpointHandler(),

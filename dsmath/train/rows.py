@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from dsmath.model.sharding import batch_sharding
@@ -38,3 +40,10 @@ def to_global(batch: Mapping[str, Any], sharding: NamedSharding) -> dict[str, Ar
         else jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def to_host(array: Array) -> np.ndarray:
+    """A global array, whole, in every process."""
+    if processes.count() == 1:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)

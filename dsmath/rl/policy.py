@@ -1,0 +1,114 @@
+"""The policy: how it samples, what it thinks of samples, how it learns; and the parent that it comes from."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.transformer import Transformer
+from dsmath.rl import loop, paradigm
+from dsmath.rollout.batches import check_microbatch
+from dsmath.rollout.decoding import Decoding
+from dsmath.rollout.engine import Engine
+from dsmath.rollout.memory import fit
+from dsmath.rollout.samples import PREFIX_BUCKET, Samples
+from dsmath.train import lora
+from dsmath.train.checkpoint import read_model, read_params
+from dsmath.train.guards import Guard
+from dsmath.train.optimizer import make_optimizer
+from dsmath.train.state import (
+    TrainState,
+    abstract_params,
+    abstract_state,
+    create_state,
+    make_accumulate,
+    make_apply,
+    start_from,
+)
+
+
+class Policy:
+    """The policy's programs and its parent's parameters; its state is the caller's.
+
+    Args:
+      config: of the stage.
+      mesh: of the run.
+      tokenizer: the parent's.
+      longest_prompt: tokens of the longest question.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, tokenizer: Tokenizer, longest_prompt: int):
+        self._config, self._mesh = config, mesh
+        self._stop_ids = (tokenizer.eos_id,)
+        self.config = read_model(config.init_from)  # of the model
+        self._model = Transformer(lora.frozen_config(self.config) if config.lora_rank else self.config)
+        self._decoding = Decoding(**config.decoding)
+        rows = max(config.group_size, 2 * config.dpo.pairs if config.coefficient == "dpo" else 0)
+        prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        check_microbatch(config.microbatch_tokens, rows, self._decoding.max_new_tokens, prefix, shards)
+
+        optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
+        self.guard = Guard(config.guards, rollback=False)
+        self._optimizer = self.guard.wrap(optimizer)
+        self.abstract = abstract_state(self._model, self._optimizer, mesh, config.lora_rank)
+        self.abstract_params = abstract_params(self._model, mesh)
+        self.parent = read_params(config.init_from, self.abstract_params)
+        self.merge = None
+        if config.lora_rank:
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, self.parent)
+            self.merge = functools.partial(jax.jit(lora.merge, out_shardings=shardings), self.parent)
+
+        limits = fit(
+            self._model.config,
+            mesh,
+            **config.rollout,
+            group_size=config.group_size,
+            longest_prompt=longest_prompt,
+            max_new_tokens=self._decoding.max_new_tokens,
+        )
+        self._engine = Engine(self._model, mesh, limits, pad_id=tokenizer.pad_id)
+        self._logprobs = loop.make_logprobs(self._model, mesh, config.logits_chunk)
+        self._accumulate = make_accumulate(
+            loop.make_loss(self._model, paradigm.make_objective(config), config),
+            mesh,
+            frozen=self.parent if config.lora_rank else None,
+        )
+        self._apply = make_apply(self._optimizer, mesh)
+
+    def start(self) -> TrainState:
+        """A new state: the parent's parameters, or adapters beside them."""
+        config = self._config
+        if config.lora_rank:
+            return create_state(self._model, self._optimizer, self._mesh, config.seed, config.lora_rank)
+        return start_from(self.parent, self._model, self._optimizer, self._mesh, config.seed)
+
+    def params(self, state: TrainState) -> Any:
+        """The whole parameters as they stand; an update gives their memory away."""
+        return self.merge(state.params) if self.merge else state.params
+
+    def sample(self, params: Any, prompts: Sequence[Sequence[int]], requests: np.ndarray, key: Array) -> Samples:
+        """A group for each prompt; `requests` name the random streams."""
+        return self._engine.sample(
+            params,
+            prompts,
+            requests.tolist(),
+            key,
+            decoding=self._decoding,
+            group_size=self._config.group_size,
+            stop_ids=self._stop_ids,
+        )
+
+    def logprobs(self, params: Any, parts: Sequence[loop.MicroBatch]) -> np.ndarray:
+        """By the training forward pass, float32 [questions, group_size, max_new_tokens]."""
+        return loop.over(parts, self._logprobs, params)
+
+    def update(self, state: TrainState, parts: Sequence[loop.MicroBatch]) -> tuple[TrainState, dict[str, Array]]:
+        """One update, and its metrics."""
+        return loop.update(state, parts, self._accumulate, self._apply)
