@@ -78,7 +78,7 @@ LEGEND = {
     ),
     "rollout_gap": Entry(
         "mean absolute difference of the tokens' log-probabilities between the sampler and the training pass",
-        "below 0.001 in float32, below 0.05 in bfloat16 or with an int8 cache; more biases the gradient",
+        "below 0.001 in float32; more in bfloat16 or with an int8 cache, where it biases the gradient",
     ),
     "off_policy_depth": Entry(
         "updates that the policy is ahead of the one that sampled, when the step begins",
