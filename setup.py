@@ -79,7 +79,11 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_namespace_packages(include=["dsmath*", "experiments*", "configs*"]),
-    package_data={"dsmath.evaluation": ["*.jinja"], "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"]},
+    package_data={
+        "dsmath.evaluation": ["*.jinja"],
+        "dsmath.rl": ["*.jinja", "*.css", "*.js"],
+        "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"],
+    },
     install_requires=_RUNTIME,
     extras_require=_EXTRAS,
 )
