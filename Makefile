@@ -7,6 +7,8 @@ LOCK := requirements/py$(VERSION).txt
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 PEERS := .venv-peers
 PEERS_LOCK := requirements/peers-py$(VERSION).txt
+TUNIX := .venv-tunix
+TUNIX_LOCK := requirements/tunix-py$(VERSION).txt
 DEMO := runs/demo
 PYTEST_FLAGS ?= -n 2 -q
 
@@ -50,13 +52,20 @@ format: setup ## mend style and formatting
 	$(BIN)/ruff format .
 
 # pip rather than uv: it takes a wheel that lies on the disk (PIP_FIND_LINKS), and plain pip is what PyTorch documents.
-peers: $(PEERS)/.ready ## create .venv-peers, what the benchmarks compare with (PyTorch is large)
+peers: $(PEERS)/.ready $(TUNIX)/.ready ## create .venv-peers and .venv-tunix, what we are compared with (PyTorch is large)
 
 $(PEERS)/.ready: $(wildcard $(PEERS_LOCK)) | $(VENV)/.ready
 	@$(UV) venv --quiet --clear --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(PEERS)
 	@if [ -f $(PEERS_LOCK) ]; then $(PEERS)/bin/python -m pip install --quiet -r $(PEERS_LOCK); \
 	else echo "make: no lock file for this Python ($(PEERS_LOCK)); installing torch 2.13.0 with the newest of the rest" >&2; \
-	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 transformers numpy; fi
+	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 transformers numpy trl tyro; fi
+	@$(PEERS)/bin/python -m pip install --quiet --no-deps --target $(PEERS)/trl-0.11 trl==0.11.4
+	@touch $@
+
+# Tunix has an environment of its own: it wants an older safetensors.
+$(TUNIX)/.ready: $(wildcard $(TUNIX_LOCK)) | $(VENV)/.ready
+	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(TUNIX)
+	@$(UV) pip install --quiet --python $(TUNIX)/bin/python $(if $(wildcard $(TUNIX_LOCK)),-r $(TUNIX_LOCK),google-tunix==0.1.7)
 	@touch $@
 
 notebooks: setup ## execute the notebooks into runs/notebooks (DSMATH_RUN names the chain, by default runs/demo)
@@ -69,4 +78,4 @@ lock: ## resolve the lock files again
 	--no-emit-index-url --no-emit-find-links -o requirements/py$$(echo $$version | tr -d .).txt; done
 
 clean: ## remove the environment and the caches; runs stay
-	rm -rf $(VENV) $(PEERS) .uv .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(TUNIX) .uv .pytest_cache .ruff_cache

@@ -7,20 +7,23 @@ from jax import Array
 EPSILON = 1e-6  # ours: the paper divides by the bare standard deviation
 
 
-def outcome(rewards: Array, epsilon: float = EPSILON, scale: bool = True) -> Array:
+def outcome(rewards: Array, epsilon: float = EPSILON, scale: bool = True, batch_deviation: bool = False) -> Array:
     """Group-relative advantages under outcome supervision, the same for every token of an output.
 
     Args:
       rewards: float32 [num_groups, group_size].
       epsilon: added to the (population) standard deviation.
       scale: whether to divide by it; False is Dr. GRPO's (Liu et al. 2025).
+      batch_deviation: the standard deviation is that of all rewards, not of the group's ("Tricks or Traps?", arXiv
+        2508.08221).
     Returns:
       float32 [num_groups, group_size]; zero where a group's rewards are all equal.
     Source: DeepSeekMath §4.1.2.
     """
     equal = rewards.max(axis=1, keepdims=True) == rewards.min(axis=1, keepdims=True)
     centered = jnp.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
-    return centered / (rewards.std(axis=1, keepdims=True) + epsilon) if scale else centered
+    deviation = rewards.std() if batch_deviation else rewards.std(axis=1, keepdims=True)
+    return centered / (deviation + epsilon) if scale else centered
 
 
 def process(rewards: Array, ends: Array, length: int, epsilon: float = EPSILON, scale: bool = True) -> Array:
@@ -58,13 +61,14 @@ def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Arr
     Args:
       scores: float32 [outputs], of the reward.
       logprobs, ref_logprobs: float32 [outputs, length], of the policy that sampled and of the reference.
-      mask: float32 [outputs, length], 1 on the tokens of the output, which come first.
+      mask: float32 [outputs, length], 1 on the tokens that the policy chose.
       beta: weight of the divergence.
     Returns:
       float32 [outputs, length].
     Source: DeepSeekMath §4.1.1, eq. 2.
     """
-    is_last = jnp.arange(mask.shape[1]) == mask.sum(axis=1, keepdims=True) - 1
+    places = jnp.arange(mask.shape[1])
+    is_last = places == jnp.where(mask > 0, places, -1).max(axis=1, keepdims=True)
     return (scores[:, None] * is_last - beta * (logprobs - ref_logprobs)) * mask
 
 
@@ -73,21 +77,21 @@ def gae(rewards: Array, values: Array, mask: Array, *, discount: float, decay: f
 
     Args:
       rewards, values: float32 [outputs, length], of each token; a value is that of the text before its token.
-      mask: float32 [outputs, length], 1 on the tokens of the output, which come first.
+      mask: float32 [outputs, length], 1 on the tokens that the policy chose; between them the others are passed over.
       discount: gamma.
       decay: lambda; 1 is the plain return minus the value.
     Returns:
-      advantages and returns (the critic's targets), float32 [outputs, length]; 0 after the end.
+      advantages and returns (the critic's targets), float32 [outputs, length]; 0 where the mask is.
     Source: Schulman et al. 2016, eq. 16; DeepSeekMath §4.1.1.
     """
-    following = jnp.pad(values * mask, [(0, 0), (0, 1)])[:, 1:]
-    surprise = (rewards + discount * following - values) * mask  # [outputs, length]
 
-    def step(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        advantage = now[0] + discount * decay * later * now[1]
-        return advantage, advantage
+    def step(later: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        reward, value, chosen = now
+        advantage = reward + discount * later[1] - value + discount * decay * later[0]
+        return (jnp.where(chosen > 0, advantage, later[0]), jnp.where(chosen > 0, value, later[1])), advantage
 
-    _, advantages = jax.lax.scan(step, jnp.zeros(mask.shape[0]), (surprise.T, mask.T), reverse=True)
+    end = jnp.zeros(mask.shape[0])
+    _, advantages = jax.lax.scan(step, (end, end), (rewards.T, values.T, mask.T), reverse=True)
     return advantages.T * mask, (advantages.T + values) * mask
 
 
@@ -106,14 +110,15 @@ def at_ends(rewards: Array, ends: Array, length: int) -> Array:
 
 
 def whiten(advantages: Array, mask: Array, epsilon: float = EPSILON) -> Array:
-    """Advantages of all tokens brought to mean 0 and deviation 1.
+    """Advantages of all tokens with mean 0 and (population) standard deviation 1: PPO's usual; the paper is silent.
 
     Args:
-      advantages, mask: float32 [outputs, length].
-      epsilon: added to the (population) standard deviation.
-    Source: Huang et al. 2022, "The 37 implementation details of PPO", 7; here over the whole batch.
+      advantages, mask: float32, any one shape.
+      epsilon: added to the standard deviation.
+    Returns:
+      float32 of that shape; 0 where the mask is.
+    Source: Engstrom et al. 2020, "Implementation matters in deep policy gradients".
     """
     count = jnp.maximum(mask.sum(), 1.0)
-    mean = (advantages * mask).sum() / count
-    deviation = jnp.sqrt((jnp.square(advantages - mean) * mask).sum() / count)
-    return (advantages - mean) * mask / (deviation + epsilon)
+    centered = (advantages - (advantages * mask).sum() / count) * mask
+    return centered / (jnp.sqrt(jnp.square(centered).sum() / count) + epsilon)

@@ -70,10 +70,14 @@ def grpo(
     beta: float,
     clip_eps_high: float | None = None,
     kl: str = "k3",
+    unbiased_kl: bool = False,
     aggregation: str = "output",
     max_length: int | None = None,
     sequence_ratio: bool = False,
+    ratio_bound: float | None = None,
     correction: Array | None = None,
+    entropies: Array | None = None,
+    entropy_bonus: float = 0.0,
 ) -> tuple[Array, Sums]:
     """The GRPO loss: minus eq. 3, summed over outputs, each output's tokens averaged. The options are others' work.
 
@@ -88,9 +92,15 @@ def grpo(
       beta: weight of the KL term.
       clip_eps_high: upper bound of the clip where it differs (DAPO).
       kl: the estimator, a key of `KL`.
+      unbiased_kl: the KL term is weighed by the ratio, so that k3's gradient is that of the divergence (DeepSeek-V3.2,
+        arXiv 2512.02556).
       aggregation, max_length: of `average`.
       sequence_ratio: one ratio an output, the geometric mean of its tokens' (GSPO, Zheng et al. 2025).
+      ratio_bound: the unclipped ratio is cut here, so that a negative advantage cannot push without limit (two-sided
+        clipping, INTELLECT-2, arXiv 2505.07291); above 1 + clip_eps_high.
       correction: float32 [..., length], weights of `importance_correction`.
+      entropies, entropy_bonus: float32 [..., length], of the policy at each token, and their weight in what is
+        maximised (Mnih et al. 2016), averaged as the tokens are.
     Returns:
       the sum over outputs, and sums of metrics whose common denominator is the number of outputs that hold a
       token (of tokens, where these count alike): `kl`, `clip_fraction` (0 by construction at the first update) and
@@ -105,13 +115,18 @@ def grpo(
         lengths = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1.0)
         log_ratio = jnp.broadcast_to((log_ratio * mask).sum(axis=-1, keepdims=True) / lengths, mask.shape)
     ratio = jnp.exp(log_ratio)
+    divergence = KL[kl](logprobs, ref_logprobs)
+    kl_term = beta * (ratio * divergence if unbiased_kl else divergence)
     clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + (clip_eps if clip_eps_high is None else clip_eps_high))
+    if ratio_bound is not None:
+        ratio = jnp.minimum(ratio, ratio_bound)
     surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
     if correction is not None:
-        surrogate *= stop_gradient(correction)
-    divergence = KL[kl](logprobs, ref_logprobs)
+        surrogate *= stop_gradient(jnp.where(mask > 0, correction, 0.0))
+    if entropies is not None:
+        surrogate += entropy_bonus * jnp.where(mask > 0, entropies, 0.0)
     is_clipped = (clipped * advantages < ratio * advantages).astype(jnp.float32)
-    loss, denominator = average(beta * divergence - surrogate, mask, aggregation, max_length)
+    loss, denominator = average(kl_term - surrogate, mask, aggregation, max_length)
     by_token = "token" if aggregation == "token" else "output"
     metrics = {"kl": average(divergence, mask, by_token)[0], "clip_fraction": average(is_clipped, mask, by_token)[0]}
     return loss, metrics | {"denominator": denominator}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsmath.rl.advantages import gae, outcome, process, shape_rewards
+from dsmath.rl.advantages import gae, outcome, process, shape_rewards, whiten
 
 REWARDS = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
 
@@ -71,6 +71,11 @@ def test_without_scaling_rewards_are_centered_alone():
     np.testing.assert_allclose(process(STEP_REWARDS, ENDS, 10, scale=False), ratio, rtol=1e-4, atol=1e-5)
 
 
+def test_the_deviation_of_the_batch_is_one_for_all_groups():
+    advantages = np.asarray(outcome(REWARDS, batch_deviation=True))
+    np.testing.assert_allclose(advantages * REWARDS.std(), outcome(REWARDS, scale=False), atol=1e-5)
+
+
 def test_ppos_rewards_hold_the_score_at_the_last_token_and_the_divergence_everywhere():
     mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], np.float32)
     logprobs, reference = np.full((2, 4), -1.0, np.float32), np.full((2, 4), -1.5, np.float32)
@@ -93,3 +98,35 @@ def test_gae_is_the_sum_of_discounted_surprises(discount, decay):
             np.testing.assert_allclose(advantages[row, t], expected, atol=1e-5)
             np.testing.assert_allclose(returns[row, t], expected + values[row, t], atol=1e-5)
         np.testing.assert_array_equal(advantages[row, length:], 0)
+
+
+def test_tokens_of_a_tool_are_passed_over():
+    """An output with a tool's tokens inside has the numbers of the output without them; the last has the score."""
+    rng = np.random.default_rng(3)
+    logprobs, reference, values = rng.normal(size=(3, 1, 4)).astype(np.float32)
+    score, places = np.array([2.0], np.float32), [0, 1, 4, 6]
+
+    def run(*arrays, mask):
+        rewards = shape_rewards(score, *arrays[:2], mask, beta=0.1)
+        return rewards, *gae(rewards, arrays[2], mask, discount=0.9, decay=0.8)
+
+    def spread(x):
+        wide = rng.normal(size=(1, 9)).astype(np.float32)
+        wide[:, places] = x
+        return wide
+
+    mask = np.zeros((1, 9), np.float32)
+    mask[:, places] = 1
+    together = run(logprobs, reference, values, mask=np.ones((1, 4), np.float32))
+    apart = run(*map(spread, (logprobs, reference, values)), mask=mask)
+    for expected, found in zip(together, apart, strict=True):
+        np.testing.assert_allclose(np.asarray(found)[:, places], expected, atol=1e-5)
+        np.testing.assert_array_equal(np.asarray(found)[mask == 0], 0)
+
+
+def test_whitened_advantages_have_mean_zero_and_deviation_one_over_the_tokens():
+    mask = (np.arange(6) < np.array([[6], [2], [0]])).astype(np.float32)
+    whitened = np.asarray(whiten(np.random.default_rng(4).normal(3, 2, (3, 6)).astype(np.float32), mask))
+    np.testing.assert_allclose([whitened[mask > 0].mean(), whitened[mask > 0].std()], [0, 1], atol=1e-5)
+    np.testing.assert_array_equal(whitened[mask == 0], 0)
+    np.testing.assert_array_equal(whiten(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)), 0)

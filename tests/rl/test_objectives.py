@@ -197,6 +197,52 @@ def test_importance_correction_weighs_tokens_up_to_a_bound(arrays):
     np.testing.assert_allclose(loss, -((_surrogate(arrays) * correction).sum(axis=1) / LENGTHS).sum(), rtol=1e-5)
 
 
+def test_a_bound_of_the_ratio_limits_what_a_negative_advantage_pushes():
+    ones, far = np.ones((1, 1), np.float32), np.full((1, 1), np.log(5.0), np.float32)
+
+    def run(x, advantage):
+        return grpo(x, 0 * ones, x, advantage * ones, ones, clip_eps=EPS, beta=0.0, ratio_bound=3.0)[0]
+
+    np.testing.assert_allclose([-run(far, -1.0), -run(far, 1.0)], [-3.0, 1 + EPS], rtol=1e-5)
+    np.testing.assert_array_equal(jax.grad(run)(far, -1.0), 0)
+
+
+def test_the_entropy_bonus_is_averaged_as_the_loss_is(arrays):
+    entropies = np.random.default_rng(5).exponential(size=(G, LENGTH)).astype(np.float32)
+    for aggregation, share in (("output", arrays["mask"] / LENGTHS[:, None]), ("token", arrays["mask"])):
+
+        def run(x, bonus, aggregation=aggregation):
+            return _grpo(arrays, aggregation=aggregation, entropies=x, entropy_bonus=bonus)[0]
+
+        np.testing.assert_allclose(
+            run(entropies, 0.0) - run(entropies, 0.1), 0.1 * (entropies * share).sum(), rtol=1e-3
+        )
+        np.testing.assert_allclose(jax.grad(run)(entropies, 0.1), -0.1 * share, atol=1e-6)
+
+
+def test_weighed_by_the_ratio_k3_has_the_gradient_of_the_divergence():
+    """Over all words of a policy, on policy: the plain one has the gradient of KL(reference || policy) instead."""
+    logits, reference = np.array([0.3, -0.5, 1.0], np.float32), np.log(np.array([0.2, 0.2, 0.6], np.float32))
+    policy = np.asarray(jax.nn.softmax(logits))
+
+    def expected_loss(logits, unbiased):
+        logprobs = jax.nn.log_softmax(logits)[:, None]
+        one = np.ones((3, 1), np.float32)
+        by_word = [
+            grpo(logprobs[i], None, reference[i : i + 1], 0 * one[0], one[0], clip_eps=EPS, beta=1.0, **unbiased)[0]
+            for i in range(3)
+        ]
+        return (policy * jnp.stack(by_word)).sum()  # the sampler stands still
+
+    def divergence(logits):
+        logprobs = jax.nn.log_softmax(logits)
+        return (jnp.exp(logprobs) * (logprobs - reference)).sum()
+
+    exact = jax.grad(divergence)(logits)
+    np.testing.assert_allclose(jax.grad(expected_loss)(logits, {"unbiased_kl": True}), exact, atol=1e-6)
+    assert np.abs(jax.grad(expected_loss)(logits, {}) - exact).max() > 0.01
+
+
 # ------------------------------------------------------------------------------------------------ the other methods
 
 
