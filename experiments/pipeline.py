@@ -5,11 +5,8 @@
 Every stage is a command of its own, printed as it starts: it can be run alone, and the same line resumes the chain.
 """
 
-import ctypes
 import importlib
 import shlex
-import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -17,6 +14,7 @@ from dsmath.data import problems
 from dsmath.data.solutions import write_solutions
 from dsmath.evaluation.report import write_curves_png, write_report
 from dsmath.runs import driver
+from dsmath.runs.commands import differences, stage_command, start
 from dsmath.runs.errors import InputError, Paused, Preempted
 from dsmath.runs.workdir import read_result
 
@@ -33,7 +31,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     for number, (folder, command) in enumerate(commands.items(), start=1):
         print(f"[{number}/{len(commands)}] python {shlex.join(command[1:])}", file=sys.stderr, flush=True)
-        code = subprocess.run(command, check=False, preexec_fn=_die_with_parent).returncode
+        code = start(command).wait()
         if code == 3:
             raise Paused(f"stage {folder} waits for people; do what it says, then run the same line again")
         if code:
@@ -73,39 +71,12 @@ def make_commands(config: Any, workdir: Any) -> dict[str, list[str]]:
     commands = {}
     for folder, (stage, paths) in stages.items():
         default = importlib.import_module(f"configs.{stage}").get_config(PRESET)
-        overrides = _differences(default.to_dict(), config[stage].to_dict())
+        overrides = differences(default.to_dict(), config[stage].to_dict())
         for field in paths:
             if field in overrides or field.split(".")[0] in overrides:
                 raise InputError(f"config.{stage}.{field}: the chain sets it itself; run the stage alone to choose it")
-        commands[folder] = [
-            sys.executable,
-            "-m",
-            f"experiments.{stage}",
-            f"--config=configs/{stage}.py:{PRESET}",
-            f"--workdir={workdir / folder}",
-            *(f"--config.{field}={value}" for field, value in (overrides | paths).items()),
-        ]
+        commands[folder] = stage_command(stage, PRESET, workdir / folder, overrides | paths)
     return commands
-
-
-def _differences(default: dict[str, Any], chosen: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The fields, dotted, whose chosen value is not the default."""
-    if prefix and default.keys() != chosen.keys():  # a mapping whose keys are the user's, such as corpora
-        return {prefix[:-1]: chosen}
-    found = {}
-    for name, value in chosen.items():
-        if isinstance(value, dict):
-            found |= _differences(default[name], value, f"{prefix}{name}.")
-        elif value != default[name]:
-            found[f"{prefix}{name}"] = value
-    return found
-
-
-def _die_with_parent() -> None:
-    """A stage must not outlive a killed chain: the next one would work in its folder too."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Figure 5: RFT, online RFT, and GRPO with outcome and with process supervision, from one SFT model.
+
+    python -m experiments.sweep --config=configs/ablations/fig5.py:nano --workdir=runs/fig5
+
+The demo's models can be the parents: --config.parents.base.workdir=runs/demo/pretrain
+--config.parents.sft.workdir=runs/demo/sft. All runs see equally many questions and samples.
+
+Expect in shape: RFT < online RFT < GRPO+OS <= GRPO+PS (§5.2.2).
+"""
+
+import ml_collections
+
+from configs.ablations import parent, sweep
+
+
+def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
+    """Presets: nano (a laptop), 1b3 (the paper)."""
+    if preset not in ("nano", "1b3"):
+        raise ValueError(f"configs/ablations/fig5.py: preset {preset!r} is none of nano, 1b3")
+    nano = preset == "nano"
+    paper = "nano" if nano else "7b"
+    c = sweep(preset)
+    c.common.reward = {
+        "problems": c.get_ref("problems"),
+        "init_from": "{base}",
+        "sampler": "{sft}",
+    }  # §4.2: from the base
+    c.parents.reward_outcome = parent("reward", paper, kind="outcome")
+    c.parents.reward_process = parent("reward", paper, kind="process")
+
+    c.runs = (
+        run("RFT", f"{paper},rft"),
+        run("Online RFT", f"{paper},online_rft"),
+        run("GRPO+OS", f"{paper},grpo_os", reward_model="{reward_outcome}"),
+        run("GRPO+PS", f"{paper},grpo_ps", reward_model="{reward_process}"),
+    )
+    c.common.rl.init_from = "{sft}"
+    c.common.rl.num_steps = 50 if nano else 500  # ours
+    c.common.rl.save_every = 10 if nano else 100
+    c.common.rl.keep_last = 5  # all that are evaluated
+    c.common.evaluate.num_samples = 4 if nano else 1  # the figure is of greedy solutions
+    c.evaluation.steps = (0, 10, 20, 30, 40, 50) if nano else (0, 100, 200, 300, 400, 500)
+
+    c.metrics = ("accuracy",)
+    c.figure = ml_collections.ConfigDict(
+        {"kind": "by_step", "metrics": ("accuracy",), "title": "Source and supervision", "marks": ()}
+    )
+    return c
+
+
+def run(label: str, preset: str, **overrides: object) -> dict[str, object]:
+    """One of the lines."""
+    return {"label": label, "stage": "rl", "preset": preset, "overrides": overrides}

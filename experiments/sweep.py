@@ -1,0 +1,85 @@
+"""Runs an ablation: its parents once, its runs with every seed, their evaluations; then its table and its figure.
+
+python -m experiments.sweep --config=configs/ablations/fig5.py:nano --workdir=runs/fig5
+
+Kill it whenever you like: the same line goes on with what is missing. What a stage makes lies in a folder named after
+what decides it, so a changed sweep in the same folder, or another one with the same `config.store`, runs only what is
+new.
+"""
+
+import importlib
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import ml_collections
+
+from dsmath.evaluation import ablation
+from dsmath.runs import driver
+from dsmath.runs.errors import InputError
+from dsmath.runs.jobs import LOG, run_stages
+from dsmath.runs.sweep import plan
+from dsmath.runs.workdir import CONFIG, lock_workdir, write_atomically, write_json
+
+
+def start(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Runs what is missing and writes the results of what there is.
+
+    The workdir gets `results.csv`, `results.json`, `table.md`, `figure.png`, `figure.svg` and `commands.sh`.
+    """
+    if not workdir:
+        raise InputError("--workdir: is empty; name a folder")
+    folder = pathlib.Path(workdir)
+    store = pathlib.Path(config.store or folder / "stages").absolute()
+    ablation.check_figure(config.figure)
+    stages, points = plan(config, store, load_config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be made ({error.strerror}); name another folder") from error
+    with lock_workdir(folder):
+        write_json(folder / CONFIG, {"stage": "sweep", **config.to_dict()})
+        write_atomically(folder / "commands.sh", write_commands(stages.values()))
+        # Runs of one shape compile the same programs
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(store / ".compiled")} | os.environ
+        ended = run_stages(stages, config.jobs, environment)
+        rows = ablation.collect(points)
+        if rows:
+            write_results(folder, config, rows)
+    if ended:
+        causes = [f"{stages[path].name} {how} ({path / LOG})" for path, how in ended.items() if how != "not started"]
+        raise InputError(
+            f"{len(rows)} of {len(points)} figures are there; {'; '.join(causes)}; "
+            "mend what the logs name, then run the same line again"
+        )
+
+
+def load_config(stage: str, preset: str) -> ml_collections.ConfigDict:
+    """The config of a stage."""
+    return importlib.import_module(f"configs.{stage}").get_config(preset)
+
+
+def write_commands(stages: Any) -> str:
+    """A script of the exact commands, parents first."""
+    lines = ["#!/bin/sh", "# Every command of the sweep, parents first.", "set -e", f"cd {shlex.quote(os.getcwd())}"]
+    for stage in stages:
+        lines += ["", f"# {stage.name}", shlex.join(stage.command)]
+    return "\n".join(lines) + "\n"
+
+
+def write_results(folder: pathlib.Path, config: ml_collections.ConfigDict, rows: list[dict[str, Any]]) -> None:
+    """Writes results, table and figure, and prints the table."""
+    table = ablation.make_table(rows, config.metrics)
+    write_json(folder / "results.json", rows)
+    write_atomically(folder / "results.csv", ablation.make_csv(rows, config.metrics))
+    write_atomically(folder / "table.md", table)
+    ablation.write_figure(rows, config.figure, folder / "figure")
+    print(table)
+    print(f"figure: {folder / 'figure.png'}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    driver.command_line("sweep", start, workdir_help="folder of the sweep; the same folder resumes it")
