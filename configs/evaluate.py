@@ -18,6 +18,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     nano = preset == "nano"
     c = ml_collections.ConfigDict()
     c.init_from = "runs/rl"  # workdir of the checkpoint
+    c.step = 0  # of the checkpoint; 0: the newest
     c.problems = "embedded"  # or a folder with GSM8K's test.jsonl
     c.num_problems = 500 if nano else 0  # 0: all that real files hold
 

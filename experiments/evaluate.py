@@ -39,15 +39,21 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
 
+    model = Transformer(read_model(config.init_from, step=config.step))
+
     # Problems
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
     records = problems.load(config.problems, "test", count=config.num_problems, seed=config.seed)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
-    write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "test"))
+    write_lineage(
+        workdir,
+        parents={"init_from": config.init_from},
+        data=problems.files(config.problems, "test"),
+        steps={"init_from": config.step},
+    )
 
     # Model
-    model = Transformer(read_model(config.init_from))
-    params = read_params(config.init_from, abstract_params(model, mesh))
+    params = read_params(config.init_from, abstract_params(model, mesh), step=config.step)
     key = jax.random.key(config.seed)
 
     # Generation

@@ -151,6 +151,7 @@ def write_lineage(
     *,
     parents: Mapping[str, str | os.PathLike] | None = None,
     data: Iterable[str | os.PathLike] | Mapping[str, str] = (),
+    steps: Mapping[str, int] | None = None,
 ) -> None:
     """Records what a stage was made from: parent workdirs, the data files' fingerprints, the code's version.
 
@@ -161,6 +162,7 @@ def write_lineage(
       parents: workdirs by role, such as {"init_from": "runs/demo/pretrain"}; each parent's own fingerprint is that
         of its lineage, so that a chain can be followed and checked.
       data: files that were read, or the fingerprints of what was read by name.
+      steps: checkpoints of parents by role; where there is none, or 0, it is the newest.
     Raises:
       InputError: a parent or a file has changed since the run began.
     """
@@ -171,7 +173,7 @@ def write_lineage(
             role: {
                 "workdir": str(parent),
                 "lineage": _fingerprint_or_none(to_path(parent) / LINEAGE),
-                "step": _newest_step(to_path(parent)),
+                "step": (steps or {}).get(role) or _newest_step(to_path(parent)),
             }
             for role, parent in (parents or {}).items()
         },

@@ -1,9 +1,10 @@
 """Checkpoints: asynchronous Orbax, one step holds the state, the data's position and what the model is."""
 
+import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -152,29 +153,40 @@ class Checkpointer:
         self._manager.close()
 
 
-def read_model(workdir: str | os.PathLike, field: str = "config.init_from") -> ModelConfig:
-    """What model the newest checkpoint of a workdir holds.
+def read_model(workdir: str | os.PathLike, field: str = "config.init_from", step: int = 0) -> ModelConfig:
+    """What model a checkpoint of a workdir holds.
 
+    Args:
+      workdir: of the run that made it.
+      field: the config's field that names the workdir.
+      step: of the checkpoint; 0: the newest.
     Raises:
-      InputError: no checkpoint there; `field` is the config's field that names the workdir.
+      InputError: no checkpoint there, or none of this step.
     """
-    with _open(workdir, field) as manager:
-        found = manager.restore(manager.latest_step(), args=ocp.args.Composite(model=ocp.args.JsonRestore()))
+    with _open(workdir, field, step) as (manager, at):
+        found = manager.restore(at, args=ocp.args.Composite(model=ocp.args.JsonRestore()))
     return ModelConfig.create(found["model"])
 
 
-def read_params(workdir: str | os.PathLike, abstract_params: Any, field: str = "config.init_from") -> Any:
-    """The parameters of the newest checkpoint of a workdir, laid onto the shardings of `abstract_params`.
+def read_params(
+    workdir: str | os.PathLike, abstract_params: Any, field: str = "config.init_from", step: int = 0
+) -> Any:
+    """The parameters of a checkpoint of a workdir, laid onto the shardings of `abstract_params`.
 
+    Args:
+      workdir: of the run that made it.
+      abstract_params: shapes, dtypes and shardings.
+      field: the config's field that names the workdir.
+      step: of the checkpoint; 0: the newest.
     Raises:
-      InputError: no checkpoint, or one of another shape; the message names the first leaf that differs.
+      InputError: no checkpoint, none of this step, or one of another shape; the message names the first leaf that
+        differs.
     """
-    with _open(workdir, field) as manager:
-        step = manager.latest_step()
-        source = f"{field}: {manager.directory}/{step}"
-        _check_shapes(manager.item_metadata(step)["params"], abstract_params, source, "config.model")
+    with _open(workdir, field, step) as (manager, at):
+        source = f"{field}: {manager.directory}/{at}"
+        _check_shapes(manager.item_metadata(at)["params"], abstract_params, source, "config.model")
         args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-        return manager.restore(step, args=args)["params"]
+        return manager.restore(at, args=args)["params"]
 
 
 def _folder(workdir: str | os.PathLike) -> os.PathLike:
@@ -199,15 +211,21 @@ def _manager(workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) 
     return ocp.CheckpointManager(_folder(workdir), options=options, item_handlers=handlers)
 
 
-def _open(workdir: str | os.PathLike, field: str) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def _open(workdir: str | os.PathLike, field: str, step: int) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """A workdir's checkpoints and the step that is asked for."""
     folder = _folder(workdir)
     if not folder.is_dir():
         raise InputError(f"{field}={str(workdir)!r}: no checkpoint in {folder}; give the workdir of a trained stage")
     copied = ocp.options.AtomicityOptions(allow_legacy_atomic_rename=True)  # to a bucket, from where it was written
-    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, atomicity_options=copied))
-    if manager.latest_step() is None:
-        raise InputError(f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again")
-    return manager
+    with _manager(workdir, ocp.CheckpointManagerOptions(create=False, atomicity_options=copied)) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise InputError(f"{field}={str(workdir)!r}: {folder} holds no finished checkpoint; run its stage again")
+        if step and step not in steps:
+            there = ", ".join(map(str, steps))
+            raise InputError(f"config.step: {step} is no checkpoint of {field}={str(workdir)!r}, which has {there}")
+        yield manager, step or steps[-1]
 
 
 def _check_shapes(there: Any, here: Any, source: str, whole: str) -> None:
