@@ -46,7 +46,7 @@ _CURVES = (  # stage, field of its metrics, title, unit, how it is drawn
     ("rl", "clip_fraction", "clipped tokens", "clipped, % of tokens", "share"),
 )
 _LABEL_GAP = 12.0  # points between two labels at line ends
-_STYLE = {
+STYLE = {
     "axes.edgecolor": GRID,
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -130,7 +130,7 @@ def draw_story(chain: Any) -> bytes:
         panels.append((f"Held-out problems: {name}@k", partial(plot_at_k, lines=lines, **options)))
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(_STYLE | {"figure.facecolor": "white"}):
+    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
         figure = Figure(figsize=(4.0 * columns, 3.0 * rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         grid = figure.subplots(rows, columns, squeeze=False).flat
@@ -151,7 +151,7 @@ def _to_svg(
     name: str, title: str, plot: Callable[..., None], *args: Any, height: float = 3.0, **options: Any
 ) -> Markup:
     """Draws one plot as an SVG element; `name` prefixes its ids, a screen reader says `title`."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.0, height), layout="constrained")
         plot(figure.subplots(), *args, **options)
         buffer = io.StringIO()
@@ -182,7 +182,7 @@ def _at_k(results: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str
         name: [(*_TUNED[stage], getattr(result, f"{name}_at")) for stage, result in results.items()]
         for name in ("maj", "pass")
     }
-    limits = _share_limits(np.array([share for line in itertools.chain(*lines.values()) for share in line[2].values()]))
+    limits = share_limits(np.array([share for line in itertools.chain(*lines.values()) for share in line[2].values()]))
     for name in lines if results else ():
         yield name, lines[name], {"metric": f"{name}@k", "limits": limits}
 
@@ -224,7 +224,7 @@ def plot_rounds(axes: Axes, rounds: Sequence[Any]) -> None:
     axes.set(ylabel="pages collected", ylim=(0, 1.12 * top), xlim=(-0.6, edge + 0.05))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _label_ends(axes, edge, ends)
+    label_ends(axes, edge, ends)
 
 
 def plot_curves(
@@ -253,8 +253,8 @@ def plot_curves(
     shown = np.concatenate([np.asarray(values, float) for _, _, _, values in curves])
     finite = shown[np.isfinite(shown)]
     if drawing == "share":
-        axes.set_ylim(*_share_limits(finite))
-        _use_percent(axes)
+        axes.set_ylim(*share_limits(finite))
+        use_percent(axes)
     elif finite.size and finite.min() >= 0:  # nothing here is below zero: a margin must not suggest it
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.0))
     if all(label for *_, label, _ in ends):
@@ -288,8 +288,8 @@ def plot_at_k(
     )
     axes.minorticks_off()
     axes.set_ylim(*limits)
-    _use_percent(axes)
-    _label_ends(axes, ks[-1], ends)
+    use_percent(axes)
+    label_ends(axes, ks[-1], ends)
 
 
 def plot_accuracy(axes: Axes, groups: Sequence[tuple[str, Sequence[tuple[str, str, float, float, float]]]]) -> None:
@@ -356,7 +356,7 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return np.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
 
 
-def _share_limits(shares: np.ndarray) -> tuple[float, float]:
+def share_limits(shares: np.ndarray) -> tuple[float, float]:
     """Limits that show the differences between shares, and nothing outside 0 to 1 but room for a line."""
     if not shares.size:
         return 0.0, 1.0
@@ -365,13 +365,14 @@ def _share_limits(shares: np.ndarray) -> tuple[float, float]:
     return (0.0 if low < 0.2 else low - margin), min(high + margin, 1.0 + 0.02)
 
 
-def _use_percent(axes: Axes) -> None:
+def use_percent(axes: Axes) -> None:
+    """Writes the shares of the vertical axis in per cent."""
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.05 else 0, symbol=""))
 
 
-def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
     """Writes labels to the right of x, one for each (y, text, colour), moved apart where they would touch."""
     height = axes.figure.get_size_inches()[1] * 72 * 0.7 / max(axes.get_gridspec().nrows, 1)  # of the axes, about
     low, high = axes.get_ylim()
