@@ -20,8 +20,8 @@ from dsmath.rl.ahead import Ahead
 from dsmath.rl.coefficients import EDGES
 from dsmath.rl.critic import Critic
 from dsmath.rl.exploration import Stage
+from dsmath.rl.journal import Journal
 from dsmath.rl.judge import Judge
-from dsmath.rl.legend import Alarm
 from dsmath.rl.policy import Policy
 from dsmath.rl.state import RunState
 from dsmath.rollout.batches import make_batch
@@ -98,7 +98,6 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         return dataclasses.replace(stage, figures=stage.figures | seconds)
 
     # The loop
-    objective, alarm = paradigm.make_objective(config), Alarm(config.warnings)
     updates, steps_per_iteration = config.updates_per_rollout, config.num_steps // config.iterations
     with Checkpointer(
         workdir,
@@ -115,6 +114,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
             start, cursor = data["step"], data["cursor"]
         policy.guard.begin(state.policy)
         key = jax.random.fold_in(root_key(state.policy), ROLLOUT)
+        journal = Journal(workdir, config, paradigm.make_objective(config), records, prompts, tokenizer, start)
 
         with (
             MetricsWriter(workdir, start) as writer,
@@ -174,10 +174,10 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 # Records
                 figures["seconds"] = time.perf_counter() - began
                 figures["tokens_per_second"] = float(stage.samples.lengths.sum()) / figures["seconds"]
-                alarm.look(step, figures)
                 watch.log(step)
                 writer.write(step, figures)
                 writer.write_histogram(step, "gradient_coefficient", coefficients, EDGES)
+                journal.keep(step, figures, stage, batch)
                 last, pauses = step == config.num_steps, watch.preempted(step)
                 if step % config.save_every == 0 or last or pauses:
                     ahead.save(step)
@@ -207,4 +207,6 @@ def _abstract(config: Any, policy: Policy, critic: Critic | None, updates_done: 
 
 
 if __name__ == "__main__":
-    driver.main("rl", run, free=("guards", "keep_last", "keep_best", "keep_samples", "warnings", "profile"), many_processes=True)
+    driver.main(
+        "rl", run, free=("guards", "keep_last", "keep_best", "keep_samples", "warnings", "profile"), many_processes=True
+    )

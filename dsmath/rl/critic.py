@@ -58,9 +58,7 @@ class Critic:
         """The value before each token, float32 [questions, group_size, max_new_tokens]."""
         return loop.over(parts, self._values, state.params)
 
-    def update(
-        self, state: TrainState, parts: Sequence[loop.MicroBatch]
-    ) -> tuple[TrainState, dict[str, Array | Any]]:
+    def update(self, state: TrainState, parts: Sequence[loop.MicroBatch]) -> tuple[TrainState, dict[str, Array | Any]]:
         """One update, and its metrics."""
         state, metrics = loop.update(state, parts, self._accumulate, self._apply)
         return state, {

@@ -127,11 +127,13 @@ def _join_rewards(rewards: Sequence[Rewards]) -> Rewards:
     steps = max((r.ends.shape[2] for r in rewards if r.ends is not None), default=0)
 
     def pad(array: np.ndarray | None, value: int) -> np.ndarray | None:
-        return None if array is None else np.pad(
-            array, [(0, 0), (0, 0), (0, steps - array.shape[2])], constant_values=value
+        return (
+            None
+            if array is None
+            else np.pad(array, [(0, 0), (0, 0), (0, steps - array.shape[2])], constant_values=value)
         )
 
-    columns = zip(*((r.outputs, r.correct, pad(r.steps, 0), pad(r.ends, -1)) for r in rewards), strict=True)
+    columns = zip(*((r.outputs, r.correct, pad(r.steps, 0), pad(r.ends, -1), r.scores) for r in rewards), strict=True)
     return Rewards(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
@@ -144,8 +146,8 @@ def keep_fitting(records: Sequence[Solution], tokenizer: Tokenizer, max_new_toke
     fitting = [record for record in records if len(chat.encode_solution(record, tokenizer)) <= max_new_tokens]
     if 2 * len(fitting) < len(records):
         raise InputError(
-            f"config.decoding.max_new_tokens: {len(records) - len(fitting)} of {len(records)} solutions are longer than "
-            f"{max_new_tokens} tokens; raise it"
+            f"config.decoding.max_new_tokens: {len(records) - len(fitting)} of {len(records)} solutions are longer "
+            f"than {max_new_tokens} tokens; raise it"
         )
     if len(fitting) < len(records):
         logging.warning(

@@ -88,7 +88,7 @@ def update(
 
 
 def make_loss(model: Transformer, objective: Objective, config: ml_collections.ConfigDict) -> LossFunction:
-    """The loss of a batch: the objective at the policy's log-probabilities, and the entropy bonus.
+    """The loss of a batch: the objective at the policy's log-probabilities and entropies.
 
     Its metrics are those of the objective, the entropy, the gap between the rollout's numbers and this pass, and the
     gradient coefficients: their mean size and their histogram.
@@ -96,7 +96,7 @@ def make_loss(model: Transformer, objective: Objective, config: ml_collections.C
 
     def loss_function(params: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         logprobs, entropies = completion_logprobs(model, params, batch, config.logits_chunk)
-        mask = batch["mask"]
+        mask, batch = batch["mask"], {**batch, "entropies": entropies}
         loss, sums = objective(logprobs, batch)
         of_metrics = "token" if config.aggregation == "token" and config.coefficient in ("ppo", "grpo") else "output"
 
@@ -104,9 +104,6 @@ def make_loss(model: Transformer, objective: Objective, config: ml_collections.C
             sums[name] = objectives.average(values, mask, of_metrics)[0]
 
         add("entropy", entropies)
-        if config.entropy_bonus:
-            bonus, _ = objectives.average(entropies, mask, config.aggregation, config.decoding.max_new_tokens)
-            loss -= config.entropy_bonus * bonus
         coefficients = gradient_coefficients(lambda x: objective(x, batch)[0], logprobs, mask)
         add("gradient_coefficient", jnp.abs(coefficients))
         sums["gradient_coefficients"] = histogram(coefficients, mask)

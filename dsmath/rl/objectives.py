@@ -153,6 +153,8 @@ def ppo(
     clip_eps: float,
     aggregation: str,
     max_length: int | None = None,
+    entropies: Array | None = None,
+    entropy_bonus: float = 0.0,
 ) -> tuple[Array, Sums]:
     """PPO's policy loss: eq. 1. Its KL stands in the reward (`advantages.shape_rewards`). Arguments as in `grpo`.
 
@@ -168,6 +170,8 @@ def ppo(
         beta=0.0,
         aggregation=aggregation,
         max_length=max_length,
+        entropies=entropies,
+        entropy_bonus=entropy_bonus,
     )
     del sums["kl"]  # there is no reference here
     return loss, sums

@@ -100,11 +100,21 @@ def _check_models(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_numbers(config: ml_collections.ConfigDict) -> None:
-    for field in ("beta", "entropy_bonus", "max_correction", "microbatch_tokens", "max_resamples", "clip_eps_high"):
+    for field in (
+        "beta",
+        "entropy_bonus",
+        "max_correction",
+        "microbatch_tokens",
+        "max_resamples",
+        "clip_eps_high",
+        "ratio_bound",
+    ):
         if config[field] < 0:
             raise InputError(f"config.{field}: {config[field]} must not be negative")
     if not 0 < config.clip_eps < 1:
         raise InputError(f"config.clip_eps: {config.clip_eps} is not between 0 and 1")
+    if 0 < config.ratio_bound <= 1 + max(config.clip_eps, config.clip_eps_high):
+        raise InputError(f"config.ratio_bound: {config.ratio_bound} is within the clip's upper bound; raise it")
     if 0 < config.clip_eps_high < config.clip_eps:
         raise InputError(
             f"config.clip_eps_high: {config.clip_eps_high} is below config.clip_eps={config.clip_eps}; raise it"
@@ -145,7 +155,8 @@ def make_objective(config: ml_collections.ConfigDict) -> Objective:
 
     The batch holds `mask` and, by coefficient: `weights` and `counted` [questions, group] (sft, rft); `ref_logprobs`
     (dpo, whose groups are the chosen outputs, then the rejected ones in the same order; grpo); `advantages`
-    [questions, group, length or 1] (ppo, grpo); and, where they are used, `old_logprobs` and `rollout_logprobs`.
+    [questions, group, length or 1] (ppo, grpo); and, where they are used, `old_logprobs`, `rollout_logprobs` and
+    `entropies`.
     """
     if config.coefficient in ("sft", "rft"):
         return lambda logprobs, batch: objectives.likelihood(
@@ -174,6 +185,8 @@ def _ppo(config: ml_collections.ConfigDict) -> Objective:
             clip_eps=config.clip_eps,
             aggregation=config.aggregation,
             max_length=config.decoding.max_new_tokens,
+            entropies=batch["entropies"] if config.entropy_bonus else None,
+            entropy_bonus=config.entropy_bonus,
         )
 
     return objective
@@ -196,10 +209,14 @@ def _grpo(config: ml_collections.ConfigDict) -> Objective:
             beta=config.beta,
             clip_eps_high=config.clip_eps_high or None,
             kl=config.kl,
+            unbiased_kl=config.unbiased_kl,
             aggregation=config.aggregation,
             max_length=config.decoding.max_new_tokens,
             sequence_ratio=config.sequence_ratio,
+            ratio_bound=config.ratio_bound or None,
             correction=correction,
+            entropies=batch["entropies"] if config.entropy_bonus else None,
+            entropy_bonus=config.entropy_bonus,
         )
 
     return objective

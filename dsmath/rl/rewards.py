@@ -18,12 +18,14 @@ class Rewards(NamedTuple):
       correct: bool [questions, group_size], whether the rule finds the gold answer, whatever the reward is.
       steps: float32 [questions, group_size, steps], of each step; None under outcome supervision.
       ends: int32 of the same shape, the place of each step's last token; -1 where there is no step.
+      scores: float32 [questions, group_size], what a reward model gives alone; None without one.
     """
 
     outputs: np.ndarray
     correct: np.ndarray
     steps: np.ndarray | None = None
     ends: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     def are_equal(self) -> np.ndarray:
         """bool [questions]: all rewards of the group are the same, so that its advantages are zero."""
@@ -90,12 +92,13 @@ def combine(
         return Rewards(rule, correct)
     of_rule, of_model = (weights["rule"], weights["model"]) if reward == "mixed" else (0.0, 1.0)
     if ends is None:
-        return Rewards((of_rule * rule + of_model * scores).astype(np.float32), correct)
+        return Rewards((of_rule * rule + of_model * scores).astype(np.float32), correct, scores=scores)
     is_step = ends >= 0
     count = is_step.sum(axis=2)
     is_last = is_step & (np.arange(ends.shape[2]) == count[..., None] - 1)
     steps = np.where(is_step, of_model * scores + of_rule * rule[..., None] * is_last, 0.0).astype(np.float32)
-    return Rewards(steps.sum(axis=2) / np.maximum(count, 1), correct, steps, ends)
+    outputs, of_outputs = (x.sum(axis=2) / np.maximum(count, 1) for x in (steps, np.where(is_step, scores, 0.0)))
+    return Rewards(outputs, correct, steps, ends, of_outputs.astype(np.float32))
 
 
 def summarize(rewards: Rewards, samples: Samples) -> dict[str, float]:

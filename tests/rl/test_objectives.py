@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsmath.rl.objectives import KL, dpo, grpo, importance_correction, kl_k3, ppo, value_loss
+from dsmath.rl.objectives import KL, dpo, grpo, importance_correction, kl_k3, likelihood, ppo, value_loss
 from dsmath.runs.errors import InputError
 
 G, LENGTH, EPS, BETA = 4, 6, 0.2, 0.04

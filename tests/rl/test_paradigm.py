@@ -42,7 +42,11 @@ def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
     [
         ("grpo_os", {"source": "web"}, r"config\.source: 'web' is none of sft_data"),
         ("grpo_os", {"source": "sft_model"}, r"config\.source: sft_model makes no sense.*the policy that learns"),
-        ("rft", {"source": "sft_data", "group_size": 1}, r"config\.source: sft_data.*on data it is sft; choose sft_model"),
+        (
+            "rft",
+            {"source": "sft_data", "group_size": 1},
+            r"config\.source: sft_data.*on data it is sft; choose sft_model",
+        ),
         ("sft", {"source": "policy"}, r"config\.source: policy.*only the data's are"),
         ("sft", {"reward": "rule"}, r"config\.reward: rule makes no sense with config\.coefficient=sft"),
         ("online_rft", {"reward": "outcome_model"}, r"config\.reward: outcome_model.*a score does not say"),
@@ -85,7 +89,10 @@ def arrays():
         return rng.normal(-1, 0.3, shape).astype(np.float32)
 
     names = ("old_logprobs", "ref_logprobs", "rollout_logprobs")
-    batch = {name: normal(Q, G, L) for name in names} | {"mask": mask, "advantages": rng.normal(0.5, 1, (Q, G, 1)).astype(np.float32)}
+    batch = {name: normal(Q, G, L) for name in names} | {
+        "mask": mask,
+        "advantages": rng.normal(0.5, 1, (Q, G, 1)).astype(np.float32),
+    }
     return normal(Q, G, L), batch
 
 
@@ -117,7 +124,8 @@ def test_dpo_pairs_the_halves_of_a_group(arrays):
         for q in range(Q):
             for pair in range(2):
                 good, bad = (
-                    [x[q, place] for x in (logprobs, batch["ref_logprobs"], batch["mask"])] for place in (pair, pair + 2)
+                    [x[q, place] for x in (logprobs, batch["ref_logprobs"], batch["mask"])]
+                    for place in (pair, pair + 2)
                 )
                 ratio = [((x - ref) * m).sum() / (m.sum() if averaged else 1.0) for x, ref, m in (good, bad)]
                 total += np.log1p(np.exp(-0.1 * (ratio[0] - ratio[1])))
