@@ -1,4 +1,4 @@
-"""Small curves of a run's figures as SVG elements: drawn in milliseconds as the run goes on, coloured by the page."""
+"""Small figures of a run as SVG elements: drawn in milliseconds as the run goes on, coloured by the page."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _MOST_POINTS = 240
 def draw(steps: Sequence[float], values: Sequence[float | None]) -> Markup:
     """One curve: every value faint, their running mean strong, the limits of both axes in numbers.
 
-    The page gives the looks of the classes `raw`, `mean`, `axis` and of `text`. What is not finite is left out.
+    The page gives the looks of the classes `raw`, `mean` and `axis` and of texts. What is not finite is left out.
 
     Args:
       steps, values: of the same length; None is no value.
@@ -21,35 +21,64 @@ def draw(steps: Sequence[float], values: Sequence[float | None]) -> Markup:
     x, y = np.asarray(steps, float), np.array([np.nan if value is None else value for value in values], float)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if not x.size:
-        return Markup('<svg viewBox="0 0 {} {}" aria-hidden="true"></svg>').format(_WIDTH, _HEIGHT)
+        return _frame([], ("", ""), ("", ""))
     low, high = float(y.min()), float(y.max())
     shown = np.unique(np.linspace(0, x.size - 1, _MOST_POINTS).astype(int))
-    points = [
+    lines = [
         Markup('<polyline class="{}" points="{}"/>').format(
             name, _places(x[shown], line[shown], (x[0], x[-1]), (low, high))
         )
         for name, line in (("raw", y), ("mean", _running_mean(y)))
     ]
-    texts = [
-        Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(*label)
-        for label in (
-            (_LEFT - 5, _TOP + 4, "end", short(high)),
-            (_LEFT - 5, _BOTTOM + 3, "end", short(low) if low < high else ""),
-            (_LEFT, _HEIGHT - 4, "start", f"{x[0]:.0f}"),
-            (_RIGHT, _HEIGHT - 4, "end", f"{x[-1]:.0f}" if x.size > 1 else ""),
+    across = (f"{x[0]:.0f}", f"{x[-1]:.0f}" if x.size > 1 else "")
+    return _frame(lines, across, (short(low) if low < high else "", short(high)))
+
+
+def draw_bars(counts: Sequence[float], edges: Sequence[float]) -> Markup:
+    """A histogram, from its first filled bin to its last one, the bins all of one width; bars have the class `bin`.
+
+    Args:
+      counts: [bins].
+      edges: [bins + 1].
+    """
+    counts = np.asarray(counts, float)
+    filled = np.flatnonzero(counts)
+    if not filled.size:
+        return _frame([], ("", ""), ("", ""))
+    first, last = filled[0], filled[-1] + 1
+    width = (_RIGHT - _LEFT) / (last - first)
+    heights = (_BOTTOM - _TOP) * counts[first:last] / counts.max()
+    bars = [
+        Markup('<rect class="bin" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+            _LEFT + place * width, _BOTTOM - height, 0.85 * width, height
         )
+        for place, height in enumerate(heights)
     ]
+    return _frame(bars, (short(edges[first]), short(edges[last])), ("0", short(counts.max())))
+
+
+def _frame(drawn: Sequence[Markup], across: tuple[str, str], along: tuple[str, str]) -> Markup:
+    """The SVG element: axes with the numbers at both ends of each, and what is drawn between them."""
     axes = [
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _RIGHT, height, height)
         for height in (_TOP, _BOTTOM)
     ]
+    texts = [
+        Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(*label)
+        for label in (
+            (_LEFT - 5, _TOP + 4, "end", along[1]),
+            (_LEFT - 5, _BOTTOM + 3, "end", along[0]),
+            (_LEFT, _HEIGHT - 4, "start", across[0]),
+            (_RIGHT, _HEIGHT - 4, "end", across[1]),
+        )
+    ]
     opening = Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">').format(_WIDTH, _HEIGHT)
-    return opening + Markup("").join([*axes, *points, *texts]) + Markup("</svg>")
+    return opening + Markup("").join([*axes, *drawn, *texts]) + Markup("</svg>")
 
 
 def short(value: float) -> str:
-    """A figure with three digits, or all that stand before the point."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """A figure with three digits, or all that stand before the point, and a true minus."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "\N{MINUS SIGN}")
 
 
 def _places(x: np.ndarray, y: np.ndarray, across: tuple[float, float], along: tuple[float, float]) -> str:

@@ -2,7 +2,8 @@
 "use strict";
 const $ = id => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const FULL = 60; // per cent of its hue that the largest value has: the text stays readable on it
+const LEAST = 10, FULL = 65; // per cent of its hue that a value has: signs show, and the text stays readable on it
+const COMMON = 0.95; // share of the values up to the one that has full colour: a rare one must not bleach the rest
 
 // ------------------------------------------------------------------------------------------------ quantities of tokens
 const of = (values, place) => (Array.isArray(values) ? values[place] : values); // one number may stand for all tokens
@@ -16,14 +17,15 @@ const QUANTITIES = {
 };
 const known = Object.keys(QUANTITIES).filter(name => data.some(sample => name in sample));
 for (const name of known) {
-  const quantity = QUANTITIES[name];
-  quantity.scale = 0;
-  for (const sample of data) {
-    for (let place = 0; name in sample && place < sample.pieces.length; place++) {
-      const value = Math.abs(quantity.of(sample, place));
-      if (value > quantity.scale && !sample.tool?.includes(place)) quantity.scale = value;
+  const sizes = [];
+  for (const sample of data.filter(each => name in each)) {
+    const tool = new Set(sample.tool);
+    for (let place = 0; place < sample.pieces.length; place++) {
+      const size = Math.abs(QUANTITIES[name].of(sample, place));
+      if (size > 0 && !tool.has(place)) sizes.push(size);
     }
   }
+  QUANTITIES[name].scale = Float64Array.from(sizes).sort()[Math.floor(COMMON * (sizes.length - 1))] ?? 0;
 }
 
 const number = value => (Number.isFinite(value) ? value.toFixed(3).replace("-", "−") : "–");
@@ -59,10 +61,6 @@ function cut(text) { // its text into a span for each token
       text.append(mark);
     }
   });
-  const reading = document.createElement("p");
-  reading.className = "reading";
-  reading.setAttribute("aria-live", "polite");
-  text.after(reading);
   text.tabIndex = 0;
   text.setAttribute("role", "group");
   text.setAttribute("aria-label", "Completion; the arrow keys read its tokens");
@@ -71,22 +69,22 @@ function cut(text) { // its text into a span for each token
 
 function colour(text) {
   const sample = data[text.dataset.sample], name = $("quantity").value, { of: valueOf, scale } = QUANTITIES[name];
+  const tool = new Set(sample.tool);
   text.spans.forEach((span, place) => {
-    const isTool = sample.tool?.includes(place) ?? false;
-    const value = name in sample && !isTool ? valueOf(sample, place) : 0;
+    const isTool = tool.has(place), value = name in sample && !isTool ? valueOf(sample, place) : 0;
     span.classList.toggle("tool", isTool);
     span.classList.toggle("up", value > 0);
     span.classList.toggle("down", value < 0);
-    span.style.setProperty("--heat", `${scale ? (FULL * Math.abs(value)) / scale : 0}%`);
+    span.style.setProperty("--heat", `${LEAST + (FULL - LEAST) * Math.min(Math.abs(value) / scale, 1)}%`);
   });
 }
 
 function read(text, place) { // tells of one token
-  text.querySelector(".at")?.classList.remove("at");
+  document.querySelector(".at")?.classList.remove("at");
   const span = text.spans[place];
   text.dataset.at = place;
   span.classList.add("at");
-  text.nextElementSibling.textContent = `token ${place + 1} of ${text.spans.length}, “${span.textContent}”: ${span.title}`;
+  $("reading").textContent = `token ${place + 1} of ${text.spans.length}, “${span.textContent}”: ${span.title}`;
 }
 
 function paint(question) {
@@ -141,9 +139,9 @@ function sort(button) {
 
 function choose() { // the quantity that colours the tokens
   const { title, scale } = QUANTITIES[$("quantity").value];
-  $("least").textContent = number(-scale);
-  $("most").textContent = `+${number(scale)}`;
-  $("key").setAttribute("aria-label", `${title}: orange below zero, blue above, full at ${number(scale)}`);
+  $("least").textContent = `≤ ${number(-scale)}`;
+  $("most").textContent = `≥ +${number(scale)}`;
+  $("key").setAttribute("aria-label", `${title}: orange below zero, blue above, full from ${number(scale)} on`);
   questions.filter(question => question.open).forEach(paint);
 }
 

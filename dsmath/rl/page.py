@@ -7,6 +7,7 @@ hash, and that script makes no markup from texts. Nothing is fetched.
 import base64
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from markupsafe import Markup
 
 from dsmath.rl import curves, samples
 from dsmath.rl.legend import find_entry
-from dsmath.runs.metrics import read_metrics
+from dsmath.runs.metrics import read_histograms, read_metrics
 from dsmath.runs.workdir import write_atomically
 
 PAGE = "samples.html"
@@ -68,6 +69,7 @@ def write_page(workdir: str | os.PathLike, most_tokens: int) -> pathlib.Path:
                 (title, last[name], find_entry(name), _draw(records, name)) for name, title in _CURVES if name in last
             ],
             figures=[(name, value, find_entry(name)) for name, value in last.items() if name != "step"],
+            spread=_spread(workdir),
             last_step=last.get("step"),
             style=Markup(style),
             script=Markup(script),
@@ -134,6 +136,7 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
         "text": "".join(pieces),
         "length": len(pieces),
         "advantage": float(np.mean(chosen)) if chosen else None,
+        "varies": len(set(chosen)) > 1,
         # The script cuts the text by these, in the UTF-16 units that a browser counts.
         "data": {"pieces": [len(piece.encode("utf-16-le")) // 2 for piece in pieces], **data},
     }
@@ -141,12 +144,26 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
 
 def _numbers(values: Sequence[float], fold: bool = True) -> list[float | None] | float | None:
     """Numbers with three decimals; of tokens that all have the same one it stands alone."""
-    rounded = [None if value is None or not np.isfinite(value) else round(value, 3) for value in values]
-    return rounded[0] if fold and rounded and len(set(rounded)) == 1 else rounded
+    rounded = np.round(np.array(values, float), 3)
+    if fold and rounded.size and (rounded == rounded[0]).all():
+        return float(rounded[0]) if np.isfinite(rounded[0]) else None
+    if np.isfinite(rounded).all():
+        return rounded.tolist()
+    return [value if math.isfinite(value) else None for value in rounded.tolist()]
 
 
 def _draw(records: Sequence[dict[str, Any]], name: str) -> Markup:
     return curves.draw([record["step"] for record in records], [record.get(name) for record in records])
+
+
+def _spread(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """How the gradient coefficients of the last step are spread."""
+    found = [record for record in read_histograms(workdir) if record["name"] == "gradient_coefficient"]
+    return (
+        {"step": found[-1]["step"], "bars": curves.draw_bars(found[-1]["counts"], found[-1]["edges"])}
+        if found
+        else None
+    )
 
 
 def _to_json(value: Any) -> str:
@@ -160,8 +177,7 @@ def _hash(content: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    """A figure for people, with a true minus."""
-    return "–" if value is None else curves.short(value).replace("-", "\N{MINUS SIGN}")
+    return "–" if value is None else curves.short(value)
 
 
 def _signed(value: float | None) -> str:

@@ -28,13 +28,11 @@ def write_run(workdir, steps=3, questions=Q, group=G, process=False):
     tokenizer = Tokenizer.train([f"{each.question} {each.solution}" for each in records] * 8, vocab_size=500)
     with MetricsWriter(workdir) as writer:
         for step in range(1, 10 * steps + 1):
-            figures = {
-                "reward": 0.3 + 0.02 * step,
-                "accuracy": 0.25 + 0.02 * step,
-                "kl": 0.001 * step,
-                "clip_fraction": 0,
-            }
-            writer.write(step, figures | {"entropy": 1 / step, "length": 1000.0 + 20 * step, "surprise": 1.0})
+            figures = {"reward": 0.3 + 0.02 * step, "accuracy": 0.25 + 0.02 * step, "kl": 0.001 * step}
+            figures |= {"entropy": 1 / step, "length": 1000.0 + 20 * step, "clip_fraction": 0, "surprise": 1.0}
+            writer.write(step, figures)
+            counts = [0, *rng.integers(10, 90, 10), 0]
+            writer.write_histogram(step, "gradient_coefficient", counts, np.linspace(-3, 3, 13))
     for step in range(1, steps + 1):
         chosen = records[(step - 1) * questions : step * questions]
         texts, right = [], rng.random((questions, group)) < 0.6
@@ -136,6 +134,8 @@ def test_the_curves_and_the_legend_are_those_of_the_metrics(run):
         ("length, tokens", "1,600"), ("clipped tokens", "0"),
     ]  # fmt: skip
     assert page.count("<polyline") == 2 * len(titles)
+    assert "gradient coefficients, step 30" in page
+    assert page.count('<rect class="bin"') == 10  # empty bins at both ends are left out
     assert "0 by construction at mu = 1" in page
     assert "<code>surprise</code>" in page  # without an entry it is shown all the same
 
@@ -212,7 +212,7 @@ def test_a_question_opens_by_key_and_its_tokens_are_coloured(opened):
     assert "advantage +" in texts.first.locator("span").last.get_attribute("title")
     texts.first.focus()
     opened.keyboard.press("End")
-    assert "“<eos>”: advantage +" in opened.locator(".question[open] .reading").first.inner_text()
+    assert "“<eos>”: advantage +" in opened.locator("#reading").inner_text()
     opened.locator("#quantity").select_option("coefficients")
     assert "gradient coefficient" in opened.locator("#key").get_attribute("aria-label")
 
