@@ -100,7 +100,7 @@ def test_the_page_shows_the_newest_steps_first_with_every_sample_and_its_numbers
     page = _page(run)
     assert re.findall(r'<details class="question" data-step="(\d)"', page) == ["3"] * Q + ["2"] * Q + ["1"] * Q
     assert page.count("<article>") == 3 * Q * G == len(_data(page))
-    assert page.count("equal rewards</em>") >= 3  # the first group of each step
+    assert page.count("zero advantage</em>") >= 3  # the first group of each step
     assert "4 of 4" in page
     assert "rule 1, outcome_model 0.5" in page
     texts = record.read(run, [3])["pieces"].to_pylist()
@@ -150,6 +150,15 @@ def test_a_page_is_bounded_by_whole_groups_of_the_newest_steps(run):
     assert _page(run, most_tokens=1).count("<article>") == G  # one group at least
 
 
+def test_steps_that_a_reward_model_judged_stand_with_their_rewards(tmp_path):
+    write_run(tmp_path, steps=1, process=True)
+    page, judged = _page(tmp_path), record.read(tmp_path, [1]).to_pylist()
+    shown = {tuple(each["step_rewards"]) for each in _data(page)}
+    assert shown == {tuple(round(float(reward), 3) for reward in row["step_rewards"]) for row in judged}
+    assert all(each["step_ends"][-1] == len(each["pieces"]) - 1 for each in _data(page))
+    assert "mean advantage <b>" in page
+
+
 def test_a_run_that_has_just_begun_has_a_page(tmp_path):
     assert "No samples yet" in _page(tmp_path)
 
@@ -169,18 +178,6 @@ def test_what_is_no_number_is_left_out_of_curves_and_of_the_data(run, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright_sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium is installed (apt-get install chromium)")
-    with playwright_sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -237,9 +234,9 @@ def test_questions_are_sorted_and_filtered(opened):
     opened.get_by_role("button", name="Mean reward").click()
     rewards = opened.locator(".question").evaluate_all("all => all.map(each => Number(each.dataset.reward))")
     assert rewards == sorted(rewards, reverse=True)
-    opened.locator("#kind").select_option("equal")
+    opened.locator("#kind").select_option("idle")
     shown = opened.locator(".question:visible")
-    assert shown.count() == opened.locator("[data-kinds~=equal]").count() >= 3
+    assert shown.count() == opened.locator("[data-kinds~=idle]").count() >= 3
     assert opened.locator("#count").inner_text() == f"{shown.count()} of {3 * Q} questions"
 
 
