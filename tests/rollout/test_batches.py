@@ -189,7 +189,7 @@ def accumulated(model, batch, params):
     return lambda shape, max_tokens: accumulate(tuple(shape.items()), max_tokens)
 
 
-@pytest.mark.parametrize(("max_tokens", "count"), [(48, 5), (100, 2), (1000, 1)])
+@pytest.mark.parametrize(("max_tokens", "count"), [(48, 4), (100, 2), (1000, 1)])
 def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, max_tokens, count):
     _compare(accumulated, {"data": 1}, max_tokens, count, 1e-6)
 
@@ -197,10 +197,10 @@ def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, ma
 @pytest.mark.parametrize(
     ("shape", "max_tokens", "count"),
     [
-        ({"data": 2, "fsdp": 2, "tensor": 2}, 192, 2),
-        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 96, 3),
-        ({"sequence": 4, "tensor": 2}, 0, 1),
-        ({"data": 8}, 0, 1),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 0, 1),
+        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 160, 2),
+        pytest.param({"sequence": 4, "tensor": 2}, 0, 1, marks=pytest.mark.slow),
+        pytest.param({"data": 8}, 0, 1, marks=pytest.mark.slow),
     ],
     ids=str,
 )

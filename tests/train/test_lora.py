@@ -10,7 +10,7 @@ from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.runs.errors import InputError
 from dsmath.train import lora
-from dsmath.train.state import create_state, make_train_step
+from dsmath.train.state import create_state, make_accumulate, make_apply
 from dsmath.train.supervised import next_token_loss
 
 RANK = 2
@@ -24,10 +24,13 @@ def trained(make_model_config):
     base = create_state(model, optax.identity(), mesh, seed=0).params
     state = create_state(model, optimizer, mesh, seed=1, lora_rank=RANK)
     before = jax.device_get(state.params)
-    step = make_train_step(next_token_loss(model, logits_chunk=8), optimizer, mesh, 2, frozen=base)
-    losses = []
+    accumulate = make_accumulate(next_token_loss(model, logits_chunk=8), mesh, frozen=base)
+    apply, losses = make_apply(optimizer, mesh), []
     for _ in range(12):
-        state, metrics = step(state, _batch())
+        totals = None
+        for half in (slice(0, 4), slice(4, 8)):
+            totals = accumulate(state.params, {name: x[half] for name, x in _batch().items()}, totals)
+        state, metrics = apply(state, totals)
         losses.append(float(metrics["loss"]))
     return model, jax.device_get(base), before, jax.device_get(state.params), losses
 

@@ -7,7 +7,7 @@ import pytest
 
 from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
-from dsmath.train.state import create_state, make_train_step, root_key
+from dsmath.train.state import create_state, make_accumulate, make_apply, make_train_step, root_key
 from dsmath.train.supervised import next_token_loss
 
 STEPS, ROWS, LENGTH = 20, 8, 16
@@ -70,6 +70,45 @@ def test_training_equals_one_device(train, one_device, shape, num_microbatches):
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for leaf, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(leaf - wanted) <= 1e-5 * np.linalg.norm(wanted)
+
+
+def _with_shares(model):
+    """Next-token loss and, as an array, the shares of learned targets by their first bits."""
+    loss_function = next_token_loss(model, logits_chunk=5)
+
+    def with_shares(params, batch):
+        loss, sums = loss_function(params, batch)
+        kinds = jax.nn.one_hot(batch["targets"] // 16, 4) * batch["loss_mask"][..., None]
+        return loss, sums | {"shares": kinds.sum(axis=(0, 1))}
+
+    return with_shares
+
+
+def test_micro_batches_of_any_shape_add_up_to_one_step(make_model_config):
+    mesh = make_mesh({"fsdp": 2, "tensor": 2}, jax.devices()[:4])
+    model, optimizer = Transformer(make_model_config()), optax.sgd(0.1, momentum=0.9)
+    loss_function = _with_shares(model)
+    step = make_train_step(loss_function, optimizer, mesh)
+    accumulate, apply = make_accumulate(loss_function, mesh), make_apply(optimizer, mesh)
+    expected, state = (create_state(model, optimizer, mesh, seed=1) for _ in range(2))
+    for index in range(2):
+        batch, totals = _batch(index), None
+        expected, wanted = step(expected, batch)
+        for rows in (slice(0, 4), slice(4, 6), slice(6, 8)):
+            before, totals = totals, accumulate(state.params, {name: x[rows] for name, x in batch.items()}, totals)
+            if before is not None:
+                assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before[0]))  # added up in place
+        old = state
+        state, metrics = apply(state, totals)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
+        assert metrics.keys() == wanted.keys()
+        for name in wanted:
+            np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, err_msg=name)
+        assert metrics["shares"].sum() == pytest.approx(1)
+    assert int(state.step) == 2
+    for leaf, other, total in zip(*map(jax.tree.leaves, (state.params, expected.params, totals[0])), strict=True):
+        assert np.linalg.norm(leaf - other) <= 1e-6 * np.linalg.norm(other)
+        assert leaf.sharding.is_equivalent_to(total.sharding, leaf.ndim)
 
 
 def test_training_learns_what_repeats(make_model_config):
