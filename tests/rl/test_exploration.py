@@ -121,7 +121,10 @@ def test_a_stage_can_be_written_and_read(tmp_path, process):
     assert (found.cursor, found.version) == (stage.cursor, stage.version)
     for name in ("questions", "requests", "samples", "rewards", "old_logprobs"):
         for one, other in zip(
-            *(value if isinstance(value, tuple) else (value,) for value in (getattr(found, name), getattr(stage, name))),
+            *(
+                value if isinstance(value, tuple) else (value,)
+                for value in (getattr(found, name), getattr(stage, name))
+            ),
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)

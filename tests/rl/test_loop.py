@@ -1,96 +1,44 @@
-"""The parts of an RL step: questions, batches, scores, and the update that they lead to."""
+"""The parts of an RL step that touch the model: passes, the batch that is learned from, the update that it leads to."""
+
+import dataclasses
 
 import jax
 import numpy as np
 import optax
 import pytest
 
+from configs import rl
+from dsmath.model.heads import ValueModel, headless
 from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
-from dsmath.reward.rules import answer_rewards
-from dsmath.rl import advantages
-from dsmath.rl.loop import choose_questions, grpo_loss, make_logprobs, score
-from dsmath.rollout.batches import make_batch
+from dsmath.rl import loop, paradigm
+from dsmath.rl.coefficients import EDGES
+from dsmath.rl.exploration import Stage
+from dsmath.rl.rewards import Rewards
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
-from dsmath.rollout.samples import Samples
-from dsmath.train.state import create_state, make_train_step
+from dsmath.train.state import create_state, make_accumulate, make_apply
 
 PAD, EOS = 0, 2
+Q, G, L = 6, 4, 8
 
 
-def _choose(step: int, seed: int = 0) -> list[int]:
-    return choose_questions(step, num_questions=10, batch_size=4, seed=seed)
-
-
-def test_each_epoch_holds_every_question_once():
-    order = [question for step in range(15) for question in _choose(step)]
-    epochs = [order[start : start + 10] for start in range(0, 60, 10)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 6
-
-
-def test_the_questions_of_a_stage_depend_on_seed_and_step_alone():
-    assert _choose(7) == _choose(7)
-    assert _choose(7) != _choose(7, seed=1)
-
-
-def test_a_stage_may_be_longer_than_an_epoch():
-    chosen = choose_questions(0, num_questions=3, batch_size=7, seed=0)
-    assert sorted(chosen[:3]) == sorted(chosen[3:6]) == [0, 1, 2]
-
-
-def test_make_batch_keeps_the_mask_of_what_the_policy_chose():
-    tokens = np.array([[[7, EOS, PAD], [7, 8, 9]], [[EOS, PAD, PAD], [5, 6, EOS]]], np.int32)
-    lengths = np.array([[2, 3], [1, 3]], np.int32)
-    mask = np.array([[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 0, 1]]], np.float32)  # a tool said one token
-    samples = Samples(tokens, np.zeros(tokens.shape, np.float32), mask, lengths, lengths > 3)
-    batch = make_batch([[4, 5], list(range(4, 21))], samples, PAD)
-    assert batch["prompts"].shape == (2, 32)
-    assert batch["prompt_lengths"].tolist() == [2, 17]
-    assert batch["completions"] is tokens
-    assert batch["mask"] is mask
-
-
-def test_score_gives_the_rewards_and_the_figures():
-    texts = {10: "so \\boxed{4}", 11: "so \\boxed{5}", 12: "no answer"}
-    words = np.array([[[10], [11], [11], [12]], [[11], [11], [11], [11]], [[12], [12], [11], [12]]], np.int32)
-    tokens = np.concatenate([words, np.full((3, 4, 1), EOS, np.int32)], axis=2)
-    lengths = np.where(words[..., 0] == 12, 1, 2).astype(np.int32)
-    zeros = np.zeros(tokens.shape, np.float32)
-    samples = Samples(tokens, zeros, zeros, lengths, lengths == 1)
-
-    def decode(ids: np.ndarray) -> str:
-        return "".join(texts[int(token)] for token in ids if token != EOS)
-
-    scores = score(samples, ["4", "5", "6"], decode, answer_rewards)
-    assert scores.rewards.tolist() == [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
-    assert scores.rewards.dtype == np.float32
-    expected = {
-        "reward": 5 / 12,
-        "reward_std": 3**0.5 / 4 / 3,
-        "solved": 2 / 3,
-        "zero_variance_groups": 2 / 3,
-        "truncated": 4 / 12,
-        "length": 20 / 12,
-    }
-    assert scores.figures.keys() == expected.keys()
-    for name, value in expected.items():
-        assert scores.figures[name] == pytest.approx(value, abs=1e-6), name
+def _config(method: str = "grpo_os", **changes):
+    config = rl.get_config(f"nano,{method}")
+    config.num_groups, config.group_size, config.decoding.max_new_tokens = Q, G, L
+    for field, value in changes.items():
+        config.update({field: value} if not isinstance(value, dict) else {field: config[field].to_dict() | value})
+    return config
 
 
 @pytest.fixture(scope="module")
-def stage(make_model_config):
-    """An exploration stage of a new policy on eight devices: everything that an update needs."""
+def run(make_model_config):
+    """A new policy on eight devices and an exploration stage of it."""
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     model, optimizer = Transformer(make_model_config(tied=False)), optax.sgd(0.5)
-
-    def new_state():
-        return create_state(model, optimizer, mesh, seed=0)
-
-    params = new_state().params
-    prompts = [list(range(4, 6 + place)) for place in range(8)]
+    params = create_state(model, optimizer, mesh, seed=0).params
+    prompts = [list(range(4, 6 + place)) for place in range(Q)]
     limits = fit(
         model.config,
         mesh,
@@ -99,82 +47,205 @@ def stage(make_model_config):
         cache_dtype="float32",
         block_steps=4,
         prefill_tokens=64,
-        group_size=4,
+        group_size=G,
         longest_prompt=9,
-        max_new_tokens=8,
+        max_new_tokens=L,
     )
     samples = Engine(model, mesh, limits, pad_id=PAD).sample(
         params,
         prompts,
-        range(8),
+        range(Q),
         jax.random.key(0),
-        decoding=Decoding(1.0, 1.0, 8),
-        group_size=4,
+        decoding=Decoding(1.0, 1.0, L),
+        group_size=G,
         stop_ids=(EOS,),
     )
-    batch = make_batch(prompts, samples, PAD)
     rewards = (samples.tokens[..., 0] % 2).astype(np.float32)  # an odd first token is good
-    batch["advantages"] = np.asarray(advantages.outcome(rewards))
-    batch["rollout_logprobs"] = samples.logprobs
-    batch["ref_logprobs"] = make_logprobs(model, mesh, 64)(params, batch)
-    return mesh, model, optimizer, new_state, batch
+    numbers = np.arange(Q)
+    stage = Stage(numbers, numbers, samples, Rewards(rewards, rewards > 0), None, {}, Q, 0)
+    return mesh, model, optimizer, params, prompts, stage
 
 
-def _update(stage, num_microbatches=1, changes=None):
-    mesh, model, optimizer, new_state, batch = stage
-    step = make_train_step(
-        grpo_loss(model, clip_eps=0.2, beta=0.04, logits_chunk=64), optimizer, mesh, num_microbatches
-    )
-    return step(new_state(), batch | (changes or {}))
+def _decode(ids):
+    return " ".join(map(str, ids))
 
 
-def test_the_first_update_starts_at_zero_divergence_without_a_gap_to_the_rollout(stage):
-    _, metrics = _update(stage)
-    mask, group_advantages = stage[4]["mask"], stage[4]["advantages"]
-    np.testing.assert_allclose(float(metrics["loss"]), -group_advantages.mean(), atol=1e-5)
+def _batch(run, config, stage=None):
+    mesh, model, _, params, prompts, whole = run
+    stage = stage or whole
+    batch, figures = loop.make_step_batch(stage, prompts, config, _decode, PAD)
+    if paradigm.uses_reference(config):
+        batch["ref_logprobs"] = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), params)
+    return batch, figures
+
+
+def _update(run, config, batch, microbatch_tokens=0):
+    mesh, model, optimizer, _, _, _ = run
+    state = create_state(model, optimizer, mesh, seed=0)
+    accumulate = make_accumulate(loop.make_loss(model, paradigm.make_objective(config), config), mesh)
+    return loop.update(state, loop.cut(batch, microbatch_tokens, mesh), accumulate, make_apply(optimizer, mesh))
+
+
+def test_the_first_update_starts_at_zero_divergence_without_a_gap_to_the_rollout(run):
+    config = _config()
+    batch, _ = _batch(run, config)
+    _, metrics = _update(run, config, batch)
+    np.testing.assert_allclose(float(metrics["loss"]), -batch["advantages"].mean(), atol=1e-5)
     assert float(metrics["kl"]) == pytest.approx(0, abs=1e-6)
     assert float(metrics["clip_fraction"]) == 0
     assert float(metrics["rollout_gap"]) < 1e-4
     assert 2 < float(metrics["entropy"]) < np.log(64)
-    assert 0 < mask.mean() <= 1
+    # On policy the coefficient is the advantage, the KL's part being zero.
+    np.testing.assert_allclose(metrics["gradient_coefficient"], np.abs(batch["advantages"]).mean(), rtol=1e-4)
+    counts = np.asarray(metrics["gradient_coefficients"])
+    expected, _ = np.histogram(np.broadcast_to(batch["advantages"], batch["mask"].shape)[batch["mask"] > 0], EDGES)
+    np.testing.assert_allclose(counts, expected / (Q * G), atol=1e-5)
 
 
-def test_a_gap_to_the_rollout_shows(stage):
-    shifted = stage[4]["rollout_logprobs"] + 0.25
-    assert float(_update(stage, changes={"rollout_logprobs": shifted})[1]["rollout_gap"]) == pytest.approx(
-        0.25, abs=1e-3
-    )
+def test_a_gap_to_the_rollout_shows(run):
+    config = _config()
+    batch, _ = _batch(run, config)
+    batch["rollout_logprobs"] = batch["rollout_logprobs"] + 0.25
+    assert float(_update(run, config, batch)[1]["rollout_gap"]) == pytest.approx(0.25, abs=1e-3)
 
 
-def test_an_update_makes_good_outputs_likelier_and_bad_ones_less_likely(stage):
-    mesh, model, _, _, batch = stage
-    state, _ = _update(stage)
-    change = np.asarray(make_logprobs(model, mesh, 64)(state.params, batch)) - np.asarray(batch["ref_logprobs"])
-    change = (change * batch["mask"]).sum(-1) / batch["mask"].sum(-1)
-    good, bad = batch["advantages"] > 0, batch["advantages"] < 0
+def test_an_update_makes_good_outputs_likelier_and_bad_ones_less_likely(run):
+    mesh, model, _, _, _, _ = run
+    config = _config()
+    batch, _ = _batch(run, config)
+    state, _ = _update(run, config, batch)
+    after = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), state.params)
+    change = ((after - batch["ref_logprobs"]) * batch["mask"]).sum(-1) / batch["mask"].sum(-1)
+    good, bad = batch["advantages"][..., 0] > 0, batch["advantages"][..., 0] < 0
     assert good.sum() > 4
     assert bad.sum() > 4
     assert change[good].mean() > 0.01
     assert change[bad].mean() < -0.01
 
 
-def test_microbatches_change_nothing(stage):
-    whole, metrics = _update(stage)
-    parts, part_metrics = _update(stage, num_microbatches=4)
+def test_microbatches_change_nothing(run):
+    config = _config()
+    batch, _ = _batch(run, config)
+    whole, metrics = _update(run, config, batch)
+    parts, part_metrics = _update(run, config, batch, microbatch_tokens=4 * (G * L + 16))
+    assert len(loop.cut(batch, 4 * (G * L + 16), run[0])) > 1
     for name in metrics:
         np.testing.assert_allclose(part_metrics[name], metrics[name], rtol=1e-4, atol=1e-5, err_msg=name)
     for one, other in zip(jax.tree.leaves(parts.params), jax.tree.leaves(whole.params), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_old_logprobs_of_the_policy_itself_change_nothing(stage):
-    _, metrics = _update(stage)
-    _, other = _update(stage, changes={"old_logprobs": stage[4]["ref_logprobs"]})
+def test_old_logprobs_of_the_policy_itself_change_nothing(run):
+    config = _config()
+    batch, _ = _batch(run, config)
+    _, metrics = _update(run, config, batch)
+    _, other = _update(run, config, batch | {"old_logprobs": batch["ref_logprobs"]})
     np.testing.assert_allclose(other["grad_norm"], metrics["grad_norm"], rtol=1e-4)
     np.testing.assert_allclose(other["loss"], metrics["loss"], atol=1e-5)
 
 
-def test_equal_rewards_teach_nothing(stage):
-    zeros = np.zeros_like(stage[4]["advantages"])
-    _, metrics = _update(stage, changes={"advantages": zeros})
-    assert float(metrics["grad_norm"]) < 1e-4
+def test_equal_rewards_teach_nothing(run):
+    config = _config()
+    stage = dataclasses.replace(run[5], rewards=run[5].rewards._replace(outputs=np.ones((Q, G), np.float32)))
+    batch, _ = _batch(run, config, stage)
+    assert float(_update(run, config, batch)[1]["grad_norm"]) < 1e-4
+
+
+def test_an_entropy_bonus_moves_the_policy(run):
+    config = _config()
+    batch, _ = _batch(run, config)
+    batch["advantages"] = np.zeros_like(batch["advantages"])
+    _, metrics = _update(run, _config(entropy_bonus=0.1), batch)
+    np.testing.assert_allclose(metrics["loss"], -0.1 * metrics["entropy"], rtol=1e-4)
+    assert float(metrics["grad_norm"]) > 1e-3
+
+
+def test_truncated_outputs_can_be_left_out(run):
+    truncated = run[5].samples.truncated
+    assert 0 < truncated.sum() < truncated.size
+    batch, _ = _batch(run, _config(mask_truncated=True))
+    assert (batch["mask"].sum(-1)[truncated] == 0).all()
+    assert (batch["mask"].sum(-1)[~truncated] > 0).all()
+    assert (batch["segments"] > 0).sum() == run[5].samples.lengths[~truncated].sum()  # nor are they computed
+
+
+def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run):
+    stage = run[5]
+    tokens = stage.samples.tokens.copy()
+    first, second = np.flatnonzero(stage.rewards.correct[0])[:2] if stage.rewards.correct[0].sum() > 1 else (0, 1)
+    tokens[0, second] = tokens[0, first]
+    lengths = stage.samples.lengths.copy()
+    lengths[0, second] = lengths[0, first]
+    correct = stage.rewards.correct.copy()
+    correct[0, [first, second]] = True
+    copied = dataclasses.replace(
+        stage,
+        samples=stage.samples._replace(tokens=tokens, lengths=lengths),
+        rewards=stage.rewards._replace(correct=correct),
+    )
+    config = _config("online_rft")
+    batch, figures = _batch(run, config, copied)
+    assert batch["weights"][0, first] == 1
+    assert batch["weights"][0, second] == 0
+    assert batch["weights"].sum() == correct.sum() - 1 == figures["kept"] * Q * G
+    _, metrics = _update(run, config, batch)
+    mean = (-_logprobs(run, batch) * batch["mask"]).sum(-1) / np.maximum(batch["mask"].sum(-1), 1)
+    np.testing.assert_allclose(metrics["loss"], mean.sum() / (Q * G), rtol=1e-4)
+
+
+def _logprobs(run, batch):
+    mesh, model, _, params, _, _ = run
+    return loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), params)
+
+
+def test_dpo_starts_at_the_log_of_two_and_then_prefers_the_chosen(run):
+    config = _config("dpo", dpo={"pairs": 2})
+    batch, figures = _batch(run, config)
+    assert batch["completions"].shape[1] == 4
+    assert (
+        figures["pairs"]
+        == np.minimum(run[5].rewards.correct.sum(1), 2).clip(max=G - run[5].rewards.correct.sum(1)).sum()
+    )
+    state, metrics = _update(run, config, batch)
+    np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-5)
+    mesh, model = run[:2]
+    after = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), state.params)
+    gain = ((after - batch["ref_logprobs"]) * batch["mask"]).sum(-1)
+    paired = batch["mask"].sum(-1)[:, :2] > 0
+    assert (gain[:, :2] - gain[:, 2:])[paired].mean() > 0
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_ppos_advantages_are_the_critics(run, process):
+    mesh, model, _, _, _, stage = run
+    config = _config("ppo", ppo={"whiten": False, "decay": 1.0}, beta=0.5)
+    if process:
+        ends = np.stack([np.zeros((Q, G), np.int32), stage.samples.lengths - 1], axis=-1)
+        steps = np.stack([np.full((Q, G), 0.25), stage.rewards.outputs], axis=-1).astype(np.float32)
+        stage = dataclasses.replace(stage, rewards=stage.rewards._replace(steps=steps, ends=ends))
+    old = np.where(stage.samples.mask > 0, stage.samples.logprobs, 0)
+    stage = dataclasses.replace(stage, old_logprobs=old)
+    batch, _ = _batch(run, config, stage)
+    batch["ref_logprobs"] = batch["ref_logprobs"] - 0.1  # a divergence of 0.1 at every token
+    critic = ValueModel(headless(model.config))
+    params = create_state(critic, optax.sgd(0.1), mesh, seed=1).params
+    params["params"]["head"]["weight"] = params["params"]["head"]["weight"] + 0.1
+    values = loop.over(loop.cut(batch, 0, mesh), loop.make_values(critic, mesh, "before"), params)
+    arrays, figures = loop.estimate_advantages(batch, stage, values, config)
+    mask, lengths = batch["mask"], stage.samples.lengths
+    after = lengths[..., None] - np.arange(L)  # tokens from here on
+    expected = stage.rewards.outputs[..., None] - 0.05 * after
+    if process:
+        expected[..., 0] += 0.25
+    np.testing.assert_allclose(arrays["returns"] * mask, expected * mask, atol=1e-3)
+    np.testing.assert_allclose(arrays["advantages"] * mask, (expected - values) * mask, atol=1e-3)
+    assert figures["explained_variance"] < 1
+
+    accumulate = make_accumulate(loop.make_value_loss(critic, config), mesh)
+    state = create_state(critic, optax.adam(0.01), mesh, seed=1)
+    losses = []
+    for _ in range(5):
+        parts = loop.cut(batch | arrays, 0, mesh)
+        state, metrics = loop.update(state, parts, accumulate, make_apply(optax.adam(0.01), mesh))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
