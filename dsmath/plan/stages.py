@@ -17,7 +17,7 @@ from dsmath.plan import flops
 from dsmath.plan.sampling import sampling
 from dsmath.plan.work import Work, device_bytes
 from dsmath.rl import loop
-from dsmath.rollout.batches import PACKED
+from dsmath.rollout.batches import PACKED, row_shape
 from dsmath.rollout.samples import PREFIX_BUCKET
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
@@ -104,11 +104,13 @@ def _reinforcement(
     step = make_train_step(loss_function, optimizer, mesh, config.num_microbatches, frozen)
 
     samples = _rows(mesh, groups, size, length)
-    # At worst every sample fills a row.
-    outputs = dict.fromkeys((*PACKED, "places", "completions"), samples(jnp.int32)) | {
+    packed = _rows(mesh, groups, *row_shape(size, length))  # at worst every sample is as long as may be
+    outputs = dict.fromkeys(PACKED, packed(jnp.int32)) | {
         "prompts": _rows(mesh, groups, prompt_length)(jnp.int32),
         "prompt_lengths": _rows(mesh, groups)(jnp.int32),
         "lengths": _rows(mesh, groups, size)(jnp.int32),
+        "places": samples(jnp.int32),
+        "completions": samples(jnp.int32),
         "mask": samples(jnp.float32),
         "rollout_logprobs": samples(jnp.float32),
         "advantages": _rows(mesh, groups, size)(jnp.float32),

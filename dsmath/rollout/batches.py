@@ -1,7 +1,7 @@
 """From groups of samples to the arrays of an update, in micro-batches, and the forward pass over them.
 
-The completions of a question are packed into rows as long as the longest completion may be: what is computed follows
-the tokens that were sampled, not the limit of their number.
+The completions of a question are packed into rows, one after another: what is computed follows the tokens that were
+sampled, not the limit of their number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from dsmath.rollout.samples import Samples, pad_prompts
 from dsmath.runs.errors import InputError
 from dsmath.train.losses import entropy, token_logprobs
 
-PACKED = ("rows", "segments", "offsets")  # the arrays [questions, rows, max_new_tokens] of a batch
+PACKED = ("rows", "segments", "offsets")  # the arrays [questions, rows, width] of a batch
+MIN_WIDTH = 128  # tokens of a row: shorter ones hold few completions and waste room at their ends
 
 
 def make_batch(prompts: Sequence[Sequence[int]], samples: Samples, pad_id: int) -> dict[str, np.ndarray]:
@@ -32,9 +33,9 @@ def make_batch(prompts: Sequence[Sequence[int]], samples: Samples, pad_id: int) 
     Returns:
       int32 `prompts` [questions, prefix_length], `prompt_lengths` [questions], `completions` [questions, group_size,
       max_new_tokens], `lengths` [questions, group_size], and float32 `mask` of the completions' shape, 1 on the tokens
-      that the policy chose. And the completions packed, int32: `rows`, `segments`, `offsets` [questions, rows,
-      max_new_tokens], see `group_hidden`, and `places` of the completions' shape, where in its question's rows, taken
-      as one, each token stands. Every question has as many rows as the one that needs most, up to `size_of` them.
+      that the policy chose. And the completions packed, int32: `rows`, `segments`, `offsets` [questions, rows, width],
+      see `group_hidden`, and `places` of the completions' shape, where in its question's rows, taken as one, each token
+      stands. Every question has as many rows as the one that needs most, rounded up by `size_of`; see `row_shape`.
     """
     tokens, lengths = pad_prompts(prompts, pad_id)
     return {
@@ -49,9 +50,10 @@ def make_batch(prompts: Sequence[Sequence[int]], samples: Samples, pad_id: int) 
 
 def _pack(completions: np.ndarray, lengths: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
     """Rows, segments, offsets and places of the completions."""
-    questions, group, width = completions.shape
+    questions, group, longest = completions.shape
+    most, width = row_shape(group, longest)
     shelves = [_shelve(of_group, width) for of_group in lengths]
-    count = min(size_of(max(int(row.max()) for row, _ in shelves) + 1), group)
+    count = min(size_of(max(int(row.max()) for row, _ in shelves) + 1), most)
     rows = np.full((questions, count, width), pad_id, np.int32)
     segments, offsets = np.zeros_like(rows), np.zeros_like(rows)
     places = np.zeros(completions.shape, np.int32)
@@ -65,6 +67,13 @@ def _pack(completions: np.ndarray, lengths: np.ndarray, pad_id: int) -> dict[str
                 offsets[room] = np.arange(length)
                 places[question, sample, :length] = row * width + start + np.arange(length)
     return {"rows": rows, "segments": segments, "offsets": offsets, "places": places}
+
+
+def row_shape(group_size: int, max_new_tokens: int) -> tuple[int, int]:
+    """The most rows that a group may need, and their width in tokens."""
+    width = max(max_new_tokens, min(MIN_WIDTH, group_size * max_new_tokens))
+    # A row is left for a new one only when it holds as many completions as always fit.
+    return -(-group_size // (width // max_new_tokens)), width
 
 
 def _shelve(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,19 +93,19 @@ def size_of(count: int) -> int:
     return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
 
 
-def check_microbatch(max_tokens: int, rows: int, length: int, prefix_length: int, shards: int) -> None:
-    """Refuses micro-batches that cannot hold a group for each device; a run checks `rows` = group_size at its start.
+def check_microbatch(max_tokens: int, rows: int, width: int, prefix_length: int, shards: int) -> None:
+    """Refuses micro-batches that cannot hold a group for each device; a run checks its `row_shape` at the start.
 
     Args:
       max_tokens: `config.microbatch_tokens`, 0 for no limit.
-      rows, length: of a packed group.
+      rows, width: of a packed group.
       prefix_length: of a padded prompt.
       shards: devices along the mesh's data and fsdp axes, each of which takes whole groups.
     """
-    least = shards * (rows * length + prefix_length)
+    least = shards * (rows * width + prefix_length)
     if max_tokens < 0 or 0 < max_tokens < least:
         raise InputError(
-            f"config.microbatch_tokens: {max_tokens} cannot hold a group of {rows} rows of {length} tokens and its "
+            f"config.microbatch_tokens: {max_tokens} cannot hold a group of {rows} rows of {width} tokens and its "
             f"prompt of {prefix_length} for each of the {shards} devices that share a batch; at least {least}, or 0 "
             "for no limit"
         )
@@ -105,7 +114,7 @@ def check_microbatch(max_tokens: int, rows: int, length: int, prefix_length: int
 def split(batch: Mapping[str, np.ndarray], max_tokens: int, shards: int) -> list[dict[str, np.ndarray]]:
     """Cuts a batch into micro-batches of whole groups, those that need many rows first.
 
-    Their shapes are few: rows and groups come in the sizes of `size_of`, filled with groups that hold nothing.
+    Their shapes are few: rows and groups come in the sizes of `size_of`, or as many groups as go in; some hold nothing.
 
     Args:
       batch: `make_batch`'s arrays and any others [questions, …], on the host.
@@ -124,9 +133,10 @@ def split(batch: Mapping[str, np.ndarray], max_tokens: int, shards: int) -> list
     while len(order):
         rows = min(size_of(int(needed[order[0]])), arrays["rows"].shape[1])
         check_microbatch(max_tokens, rows, width, prefix_length, shards)
-        wanted = shards * size_of(-(-len(order) // shards)) if max_tokens else -(-len(order) // shards) * shards
-        fitting = max_tokens // (rows * width + prefix_length) // shards * shards if max_tokens else wanted
-        count = min(wanted, fitting)
+        whole = size_of(-(-len(order) // shards))  # groups on each shard, were it one micro-batch
+        fitting = max_tokens // (shards * (rows * width + prefix_length)) if max_tokens else whole
+        fewest = -(-len(order) // (fitting * shards))  # micro-batches that the rest takes, of about the same size
+        count = shards * min(fitting, size_of(-(-len(order) // (fewest * shards))))
         parts.append(_take(arrays, order[:count], rows, count))
         order = order[count:]
     return parts

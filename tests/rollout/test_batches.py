@@ -18,20 +18,30 @@ from dsmath.rollout.batches import (
     completion_values,
     make_batch,
     merge,
+    row_shape,
     size_of,
     split,
 )
 from dsmath.rollout.samples import Samples
 from dsmath.runs.errors import InputError
 from dsmath.train.losses import entropy, token_logprobs
-from dsmath.train.state import create_state, make_accumulate
+from dsmath.train.state import abstract_params, create_state, make_accumulate
 
-PAD, WIDTH = 0, 8
+PAD, LONGEST = 0, 40
 PROMPTS = [[5, 6, 7], [9], list(range(20, 36)), [8, 8], [11, 12, 13, 14, 15]]
-LENGTHS = np.array([[3, 8, 0, 2], [1, 1, 2, 1], [8, 8, 8, 7], [0, 0, 0, 0], [5, 3, 3, 4]], np.int32)
+LENGTHS = np.array(
+    [
+        [30, 40, 0, 12, 9, 1],
+        [1, 1, 2, 1, 1, 1],
+        [40, 40, 40, 39, 40, 40],
+        [0, 0, 0, 0, 0, 0],
+        [25, 23, 13, 40, 3, 40],
+    ],
+    np.int32,
+)
 
 
-def _samples(lengths: np.ndarray, width: int = WIDTH, seed: int = 0) -> Samples:
+def _samples(lengths: np.ndarray, width: int = LONGEST, seed: int = 0) -> Samples:
     """Samples of these lengths; a tool spoke a fifth of their tokens."""
     rng = np.random.default_rng(seed)
     there = np.arange(width) < lengths[..., None]
@@ -108,9 +118,9 @@ def _with_gradient(compute, model, params, batch, *arguments):
     return jax.device_get(jax.jit(jax.grad(total, has_aux=True))(params))
 
 
-@pytest.mark.parametrize("logits_chunk", [3, 64])
+@pytest.mark.parametrize("logits_chunk", [50, 128])
 def test_packed_completions_have_the_numbers_and_gradients_of_plain_passes(model, params, batch, plain, logits_chunk):
-    assert batch["rows"].shape == (5, 4, WIDTH)  # of the third question, none of whose completions share a row
+    assert batch["rows"].shape == (5, 2, 128)
     assert 0 < batch["mask"].sum() < LENGTHS.sum()
     gradient, found = _with_gradient(_packed, model, params, batch, logits_chunk)
     assert plain[1].keys() == found.keys()
@@ -123,8 +133,9 @@ def test_packed_completions_have_the_numbers_and_gradients_of_plain_passes(model
 
 def test_rows_hold_every_completion_once_and_little_else():
     lengths = np.random.default_rng(3).integers(0, 41, (6, 16)).astype(np.int32)
-    samples = _samples(lengths, width=40)
+    samples = _samples(lengths)
     batch = make_batch([[4]] * 6, samples, PAD)
+    assert batch["rows"].shape[2] == 128
     rows = batch["rows"].reshape(6, -1)
     for question, sample in np.ndindex(lengths.shape):
         length = lengths[question, sample]
@@ -132,18 +143,27 @@ def test_rows_hold_every_completion_once_and_little_else():
         np.testing.assert_array_equal(rows[question, places], samples.tokens[question, sample, :length])
         np.testing.assert_array_equal(batch["offsets"].reshape(6, -1)[question, places], np.arange(length))
         assert len(np.unique(batch["segments"].reshape(6, -1)[question, places])) <= 1
-        assert len(np.unique(places // 40)) <= 1
+        assert len(np.unique(places // 128)) <= 1
     assert (batch["segments"] > 0).sum() == lengths.sum()
     needed = (batch["segments"] > 0).any(axis=2).sum(axis=1)
-    assert (needed <= 1.25 * np.ceil(lengths.sum(axis=1) / 40) + 1).all()
+    assert (needed == np.ceil(lengths.sum(axis=1) / 128)).all()
     again = make_batch([[4]] * 6, samples, PAD)
     assert all((again[name] == batch[name]).all() for name in batch)
 
 
 def test_empty_completions_take_no_room():
-    batch = make_batch([[4], [4]], _samples(np.zeros((2, 3), np.int32)), PAD)
-    assert batch["rows"].shape == (2, 1, WIDTH)
+    batch = make_batch([[4], [4]], _samples(np.zeros((2, 8), np.int32)), PAD)
+    assert batch["rows"].shape == (2, 1, 128)
     assert not batch["segments"].any()
+
+
+@pytest.mark.parametrize(
+    ("group", "longest", "shape"), [(16, 40, (6, 128)), (4, 8, (1, 32)), (64, 1024, (64, 1024)), (5, 60, (3, 128))]
+)
+def test_full_completions_take_the_most_rows(group, longest, shape):
+    assert row_shape(group, longest) == shape
+    batch = make_batch([[4]], _samples(np.full((1, group), longest, np.int32), longest), PAD)
+    assert batch["rows"].shape == (1, *shape)
 
 
 def test_sizes_are_few():
@@ -155,7 +175,7 @@ def _loss(model):
     """(params, batch) -> a loss of log-probabilities and entropies, and a histogram."""
 
     def loss_function(params, batch):
-        logprobs, entropies = completion_logprobs(model, params, batch, 3)
+        logprobs, entropies = completion_logprobs(model, params, batch, 50)
         terms = logprobs * batch["advantages"][..., None] + entropies * batch["ref_logprobs"]
         counts = jnp.histogram(logprobs, bins=4, range=(-20, 0), weights=batch["mask"])[0]
         return (terms * batch["mask"]).sum(), {"denominator": batch["mask"].sum(), "counts": counts}
@@ -168,28 +188,26 @@ def accumulated(model, batch, params):
     """(mesh shape, max_tokens) -> gradients and sums of all micro-batches, and how many there were."""
 
     @functools.cache
-    def accumulate(shape, max_tokens):
+    def prepare(shape):
         mesh = make_mesh(dict(shape), jax.devices()[: int(np.prod([size for _, size in shape]))])
-        parts = split(batch, max_tokens, mesh.shape["data"] * mesh.shape["fsdp"])
-        accumulate = make_accumulate(_loss(model), mesh)
-        shardings = jax.tree.map(
-            lambda leaf: leaf.sharding, create_state(model, optax.identity(), mesh, seed=0).params["params"]
-        )
-        placed = {
-            name: jax.device_put(leaf, shardings.get(name, jax.sharding.NamedSharding(mesh, jax.P())))
-            for name, leaf in params["params"].items()
-        }
-        totals = None
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(model, mesh))
+        decoder = {name: leaf for name, leaf in params["params"].items() if name != "head"}
+        return mesh, jax.device_put({"params": decoder}, shardings), make_accumulate(_loss(model), mesh)
+
+    @functools.cache
+    def accumulate(shape, max_tokens):
+        mesh, placed, add = prepare(shape)
+        parts, totals = split(batch, max_tokens, mesh.shape["data"] * mesh.shape["fsdp"]), None
         for part in parts:
-            totals = accumulate({"params": placed}, part, totals)
-        for total, leaf in zip(jax.tree.leaves(totals[0]), jax.tree.leaves(placed), strict=True):
+            totals = add(placed, part, totals)
+        for total, leaf in zip(*map(jax.tree.leaves, (totals[0], placed)), strict=True):
             assert total.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
         return jax.device_get(totals), len(parts)
 
     return lambda shape, max_tokens: accumulate(tuple(shape.items()), max_tokens)
 
 
-@pytest.mark.parametrize(("max_tokens", "count"), [(48, 4), (100, 2), (1000, 1)])
+@pytest.mark.parametrize(("max_tokens", "count"), [(272, 5), (500, 3), (1000, 2)])
 def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, max_tokens, count):
     _compare(accumulated, {"data": 1}, max_tokens, count, 1e-6)
 
@@ -198,7 +216,7 @@ def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, ma
     ("shape", "max_tokens", "count"),
     [
         ({"data": 2, "fsdp": 2, "tensor": 2}, 0, 1),
-        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 160, 2),
+        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 600, 2),
         pytest.param({"sequence": 4, "tensor": 2}, 0, 1, marks=pytest.mark.slow),
         pytest.param({"data": 8}, 0, 1, marks=pytest.mark.slow),
     ],
@@ -220,24 +238,24 @@ def _compare(accumulated, shape, max_tokens, count, bound):
 
 
 def test_micro_batches_hold_whole_groups_within_the_limit_and_go_back_into_order(model, params, batch):
-    parts = split(batch, 100, 1)
-    assert [part["rows"].shape[:2] for part in parts] == [(2, 4), (3, 2)]
+    parts = split(batch, 500, 1)
+    assert [part["rows"].shape[:2] for part in parts] == [(1, 2), (1, 2), (3, 1)]
     for part in parts:
         questions, rows, _ = part["rows"].shape
-        assert questions * (rows * WIDTH + part["prompts"].shape[1]) <= 100
+        assert questions * (rows * 128 + part["prompts"].shape[1]) <= 500
         for name, array in part.items():
             for place, group in enumerate(part["groups"]):
                 if name != "groups" and group >= 0:
                     np.testing.assert_array_equal(
                         array[place], batch[name][group][:rows] if name in PACKED else batch[name][group]
                     )
-    compute = jax.jit(lambda batch: completion_logprobs(model, params, batch, 64)[0])
+    compute = jax.jit(lambda batch: completion_logprobs(model, params, batch, 128)[0])
     np.testing.assert_allclose(merge(parts, [compute(part) for part in parts]), compute(batch), atol=1e-6)
 
 
 def test_groups_that_fill_up_hold_nothing(batch):
     (part,) = split(batch, 0, 4)
-    assert part["groups"].tolist() == [2, 0, 4, 1, 3, -1, -1, -1]
+    assert part["groups"].tolist() == [2, 4, 0, 1, 3, -1, -1, -1]
     assert part["prompt_lengths"][5:].tolist() == [1, 1, 1]
     assert not part["mask"][5:].any()
     assert not part["segments"][5:].any()
@@ -248,7 +266,7 @@ def test_many_steps_have_few_shapes():
     rng, shapes, filled, needed = np.random.default_rng(4), set(), 0, 0
     for step in range(100):
         lengths = np.minimum(rng.geometric(rng.uniform(0.03, 0.2), (32, 16)), 40).astype(np.int32)
-        batch = make_batch([[4] * 20] * 32, _samples(lengths, 40, step), PAD)
+        batch = make_batch([[4] * 20] * 32, _samples(lengths, seed=step), PAD)
         parts = split(batch, 4096, 2)
         shapes |= {part["rows"].shape for part in parts}
         filled += sum(part["rows"].size for part in parts)
@@ -260,8 +278,8 @@ def test_many_steps_have_few_shapes():
 
 
 def test_a_limit_below_a_group_is_refused_with_the_least_that_works(batch):
-    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 95 .* at least 96, or 0"):
-        split(batch, 95, 2)
-    split(batch, 96, 2)
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 543 .* at least 544, or 0"):
+        split(batch, 543, 2)
+    split(batch, 544, 2)
     with pytest.raises(InputError, match=r"config\.microbatch_tokens: -1"):
         check_microbatch(-1, 4, 8, 16, 1)
