@@ -87,6 +87,8 @@ def plan(
     entries = _parents(config)
     runs = _runs(config, entries)
     entries |= {name: entry for name, (_, _, entry) in runs.items()}
+    for entry in entries.values():
+        _load(load, entry)  # what is unknown is named first
     evaluated = [point for name, run in runs.items() for point in _evaluations(config, name, *run)]
     entries |= {name: entry for name, _, _, _, entry in evaluated if entry}
 

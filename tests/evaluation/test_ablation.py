@@ -1,0 +1,116 @@
+"""A sweep's table is the mean over seeds with its standard error; the figure shows what the rows say."""
+
+import csv
+import io
+import math
+import pathlib
+import xml.etree.ElementTree
+
+import pytest
+
+from dsmath.evaluation import ablation
+from dsmath.runs.errors import InputError
+from dsmath.runs.sweep import Point
+from dsmath.runs.workdir import write_json
+
+
+def _row(label: str, seed: int, step: int | None, **result) -> dict:
+    return {"label": label, "seed": seed, "step": step, "workdir": f"stages/{label}", "result": result}
+
+
+ROWS = [
+    _row(label, seed, step, accuracy=base + 0.01 * step + 0.02 * seed, loss=2.0 - base)
+    for label, base in (("RFT", 0.3), ("GRPO+OS", 0.5))
+    for seed in (0, 1, 2)
+    for step in (0, 5, 10)
+]
+SAMPLED = [
+    _row(label, seed, None, **{name: {"1": base, "2": base + 0.1, "4": base + 0.2} for name in ("maj_at", "pass_at")})
+    for label, base in (("SFT", 0.3), ("RL", 0.5))
+    for seed in (0, 1)
+]
+FIGURES = {
+    "by_step": (ROWS, ("accuracy", "loss"), (5,)),
+    "by_run": (ROWS, ("accuracy", "loss"), ()),
+    "at_k": (SAMPLED, ("maj_at", "pass_at"), ()),
+}
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    mean, error = ablation.mean_and_error([1.0, 2.0, 6.0])
+    assert mean == pytest.approx(3.0)
+    assert error == pytest.approx(math.sqrt((4 + 1 + 9) / 2) / math.sqrt(3))  # s with n - 1, over the root of n
+    assert math.isnan(ablation.mean_and_error([1.0])[1])
+
+
+def test_the_table_tells_each_run_at_its_last_step():
+    table = ablation.make_table(ROWS, ("accuracy", "loss"))
+    assert table.splitlines() == [
+        "| run | step | seeds | greedy accuracy | loss |",
+        "| --- | --- | --- | --- | --- |",
+        "| RFT | 10 | 3 | 42.0 ± 1.2 % | 1.7 ± 0 |",
+        "| GRPO+OS | 10 | 3 | 62.0 ± 1.2 % | 1.5 ± 0 |",
+    ]
+
+
+def test_the_table_of_one_seed_has_no_error_and_names_k():
+    table = ablation.make_table(SAMPLED[::2], ("pass_at.4",))
+    assert table.splitlines() == ["| run | seeds | pass@4 |", "| --- | --- | --- |", "| SFT | 1 | 50.0 % |", "| RL | 1 | 70.0 % |"]  # fmt: skip
+
+
+def test_every_run_and_seed_is_a_line_of_the_csv():
+    lines = list(csv.DictReader(io.StringIO(ablation.make_csv(ROWS, ("accuracy",)))))
+    assert len(lines) == len(ROWS)
+    assert [(line["label"], line["seed"], line["step"]) for line in lines[:2]] == [("RFT", "0", "0"), ("RFT", "0", "5")]
+    assert [float(line["accuracy"]) for line in lines] == [row["result"]["accuracy"] for row in ROWS]
+
+
+def test_only_finished_stages_have_rows(tmp_path):
+    write_json(tmp_path / "done" / "result.json", {"accuracy": 0.5})
+    points = [Point("a", 0, None, tmp_path / "done"), Point("a", 1, None, tmp_path / "missing")]
+    rows = ablation.collect(points)
+    assert [(row["seed"], row["result"]) for row in rows] == [(0, {"accuracy": 0.5})]
+
+
+def test_an_unknown_metric_is_named_with_those_there_are():
+    with pytest.raises(InputError, match=r"config\.metrics: 'acuracy' is no number of stages/RFT.*accuracy, loss"):
+        ablation.make_table(ROWS, ("acuracy",))
+
+
+def test_an_unknown_figure_is_named():
+    with pytest.raises(InputError, match=r"config\.figure\.kind: 'pie' is none of by_step, at_k, by_run"):
+        ablation.check_figure({"kind": "pie", "metrics": ("accuracy",)})
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_a_figure_names_its_runs_and_axes(tmp_path, kind):
+    rows, metrics, marks = FIGURES[kind]
+    ablation.write_figure(
+        rows, {"kind": kind, "metrics": metrics, "title": "Title & more", "marks": marks}, tmp_path / "figure"
+    )
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "figure.svg").read_text()
+    xml.etree.ElementTree.fromstring(svg)
+    assert "Title &amp; more" in svg and "standard error" in svg
+    for label in {row["label"] for row in rows}:
+        assert f">{label}" in svg
+
+
+def test_the_lines_of_a_figure_are_the_means_with_their_errors():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    ablation.plot_by_step(axes, ROWS, "accuracy")
+    line, _, (bars,) = axes.containers[1]
+    assert line.get_ydata() == pytest.approx([0.52, 0.57, 0.62])
+    low, high = bars.get_segments()[2][:, 1]
+    assert (high - low) / 2 == pytest.approx(0.02 / math.sqrt(3))
+
+
+def _no_axes(path: pathlib.Path) -> None:
+    ablation.write_figure(SAMPLED, {"kind": "at_k", "metrics": ("best_of",), "title": "", "marks": ()}, path)
+
+
+def test_a_figure_by_k_without_such_figures_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"config\.figure\.metrics: 'best_of' has no figures by k"):
+        _no_axes(tmp_path / "figure")
