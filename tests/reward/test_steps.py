@@ -72,7 +72,11 @@ def tokenizer():
 
 @pytest.mark.parametrize(
     "text",
-    [" First 3+4=7. Then 7-2=5. The answer is \\boxed{5}.", " 先算3+4=7。再算7-2=5。答案是\\boxed{5}。", " é. ☃. 😀. a."],
+    [
+        " First 3+4=7. Then 7-2=5. The answer is \\boxed{5}.",
+        " 先算3+4=7。再算7-2=5。答案是\\boxed{5}。",
+        " é. ☃. 😀. a.",
+    ],
 )
 def test_a_step_ends_with_the_token_that_completes_it(tokenizer, text):
     tokens = [*tokenizer.encode(text), tokenizer.eos_id]

@@ -14,7 +14,9 @@ from dsmath.runs.jobs import LOG, run_stages
 from dsmath.runs.sweep import Stage
 from dsmath.runs.workdir import lock_workdir
 
-FINISH = "import pathlib, sys, time; began = time.time(); {}; pathlib.Path(sys.argv[1], 'result.json').write_text('{{}}')"
+FINISH = (
+    "import pathlib, sys, time; began = time.time(); {}; pathlib.Path(sys.argv[1], 'result.json').write_text('{{}}')"
+)
 
 
 def _stage(folder: pathlib.Path, body: str = "pass", parents: tuple[pathlib.Path, ...] = ()) -> Stage:
