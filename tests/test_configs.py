@@ -7,6 +7,7 @@ import ml_collections
 import pytest
 
 from dsmath.model.transformer import ModelConfig
+from dsmath.runs import sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "configs").glob("*.py") if file.stem != "__init__")
@@ -220,3 +221,81 @@ def test_the_chain_shares_its_fields():
     assert {config[stage].problems for stage in ("tokenizer", "sft", "rl", "evaluate")} == {"gsm8k"}
     assert {config[stage].num_cpu_devices for stage in ("pretrain", "sft", "rl", "evaluate")} == {2}
     assert config.mine.input == "crawl/*.warc.gz"
+
+
+ABLATIONS = {"fig5": ("nano", "1b3"), "fig6": ("nano", "7b"), "fig7": ("nano", "7b")}
+
+
+def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
+    """What an ablation runs, from the tokenizer on: name and stage of each command, and its config's values."""
+    config = _config(f"ablations.{name}", preset)
+    config.parents.base.workdir = ""
+    stages, _ = sweep.plan(config, pathlib.Path("/store"), _config)
+    found = []
+    for stage in stages.values():
+        of = stage.command[2].removeprefix("experiments.")
+        values = dict(arg.removeprefix("--config.").split("=", 1) for arg in stage.command[5:])
+        default = _config(of, stage.command[3].split(":", 1)[1])
+        fields = {
+            field: default[field] for field in default if not isinstance(default[field], ml_collections.ConfigDict)
+        }
+        found.append((stage.name, of, {field: str(value) for field, value in (fields | values).items()}))
+    return found
+
+
+def test_every_ablation_is_known_here():
+    files = (ROOT / "configs" / "ablations").glob("*.py")
+    assert sorted(ABLATIONS) == sorted(file.stem for file in files if file.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_opens_with_its_command_and_names_its_presets(name):
+    text = (ROOT / "configs" / "ablations" / f"{name}.py").read_text(encoding="utf-8")
+    assert f"python -m experiments.sweep --config=configs/ablations/{name}.py:nano" in text.split('"""')[1]
+    assert _config(f"ablations.{name}").to_json() == _config(f"ablations.{name}", "nano").to_json()
+    with pytest.raises(ValueError, match=r"'huge' is none of nano"):
+        _config(f"ablations.{name}", "huge")
+    fields = [sorted(_config(f"ablations.{name}", preset).keys()) for preset in ABLATIONS[name]]
+    assert fields[0] == fields[1]
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in ABLATIONS for preset in ABLATIONS[name]])
+def test_every_ablation_has_a_plan_of_three_seeds_or_more(name, preset):
+    config = _config(f"ablations.{name}", preset)
+    assert len(config.seeds) >= 3
+    names = [stage for _, stage, _ in _stages(name, preset)]
+    assert names[:4] == ["mine", "tokenizer", "pretrain", "sft"]
+    assert names.count("rl") == len(config.seeds) * len([run for run in config.runs if run["stage"] == "rl"])
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in ("fig5", "fig6") for preset in ABLATIONS[name]]
+)
+def test_the_lines_of_a_figure_differ_in_the_method_alone(name, preset):
+    """They begin with one model, see equally many questions and samples, and are evaluated in one way."""
+    stages = _stages(name, preset)
+    runs = [values for _, stage, values in stages if stage == "rl"]
+    same = ("init_from", "problems", "num_problems", "num_steps", "num_groups", "group_size", "num_cpu_devices")
+    assert len({tuple(values[field] for field in same) for values in runs}) == 1
+    assert len({values["seed"] for values in runs}) == 3
+    evaluations = [values for _, stage, values in stages if stage == "evaluate"]
+    assert len({tuple(sorted((values | {"init_from": "", "step": ""}).items())) for values in evaluations}) == 1
+
+
+def test_figure_5_compares_the_papers_methods():
+    runs = {name: values for name, stage, values in _stages("fig5", "1b3") if stage == "rl"}
+    methods = {
+        name.split(", seed")[0]: (values["source"], values["reward"], values["coefficient"])
+        for name, values in runs.items()
+    }
+    assert methods == {
+        "RFT": ("sft_model", "rule", "rft"),
+        "Online RFT": ("policy", "rule", "rft"),
+        "GRPO+OS": ("policy", "outcome_model", "grpo"),
+        "GRPO+PS": ("policy", "process_model", "grpo"),
+    }
+
+
+def test_figure_7_samples_as_the_paper():
+    values = next(values for _, stage, values in _stages("fig7", "7b") if stage == "evaluate")
+    assert (values["num_samples"], values["temperature"]) == ("64", "0.7")

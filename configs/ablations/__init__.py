@@ -11,7 +11,7 @@ import ml_collections
 def sweep(preset: str) -> ml_collections.ConfigDict:
     """A sweep without runs: the chain to the SFT model, and the evaluation."""
     nano = preset == "nano"
-    paper = "nano" if nano else "7b"  # the paper tells one setting of SFT and RL for all sizes
+    paper = "nano" if nano else "7b"  # the paper tells one setting of these for all sizes
     c = ml_collections.ConfigDict()
     c.seeds = (0, 1, 2)  # ours
     c.jobs = 2 if nano else 1  # stages at a time, each on its share of the cores

@@ -18,21 +18,20 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     if preset not in ("nano", "1b3"):
         raise ValueError(f"configs/ablations/fig5.py: preset {preset!r} is none of nano, 1b3")
     nano = preset == "nano"
-    paper = "nano" if nano else "7b"
     c = sweep(preset)
     c.common.reward = {
         "problems": c.get_ref("problems"),
         "init_from": "{base}",
         "sampler": "{sft}",
     }  # §4.2: from the base
-    c.parents.reward_outcome = parent("reward", paper, kind="outcome")
-    c.parents.reward_process = parent("reward", paper, kind="process")
+    c.parents.reward_outcome = parent("reward", preset, kind="outcome")
+    c.parents.reward_process = parent("reward", preset, kind="process")
 
     c.runs = (
-        run("RFT", f"{paper},rft"),
-        run("Online RFT", f"{paper},online_rft"),
-        run("GRPO+OS", f"{paper},grpo_os", reward_model="{reward_outcome}"),
-        run("GRPO+PS", f"{paper},grpo_ps", reward_model="{reward_process}"),
+        run("RFT", f"{preset},rft"),
+        run("Online RFT", f"{preset},online_rft"),
+        run("GRPO+OS", f"{preset},grpo_os", reward_model="{reward_outcome}"),
+        run("GRPO+PS", f"{preset},grpo_ps", reward_model="{reward_process}"),
     )
     c.common.rl.init_from = "{sft}"
     c.common.rl.num_steps = 50 if nano else 500  # ours

@@ -26,7 +26,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "label": "three iterations",
             "stage": "rl",
             "preset": f"{preset},grpo_iterative",
-            "overrides": {"iterations": 3},  # §5.2.2: 0, 1 and 2
+            "overrides": {"iterations": 3},  # Figure 6: 0, 1 and 2
         },
     )
     c.common.rl.init_from = "{sft}"
