@@ -33,9 +33,10 @@ def sweep(preset: str) -> ml_collections.ConfigDict:
         c.parents.base.workdir = "runs/pretrain"  # a corpus and weeks of work: it must be there
 
     # Overrides of every command of a stage.
-    c.common = ml_collections.ConfigDict({stage: {} for stage in ("tokenizer", "sft", "rl", "evaluate")})
-    for overrides in c.common.values():
-        overrides.problems = c.get_ref("problems")
+    stages = ("mine", "tokenizer", "pretrain", "sft", "rl", "evaluate")
+    c.common = ml_collections.ConfigDict({stage: {} for stage in stages})
+    for stage in ("tokenizer", "sft", "rl", "evaluate"):
+        c.common[stage].problems = c.get_ref("problems")
 
     c.evaluation = ml_collections.ConfigDict(
         {
