@@ -10,7 +10,7 @@ Expect in shape: RFT < online RFT < GRPO+OS <= GRPO+PS (§5.2.2).
 
 import ml_collections
 
-from configs.ablations import parent, sweep
+from configs.ablations import sweep
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
@@ -19,21 +19,12 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/ablations/fig5.py: preset {preset!r} is none of nano, 1b3")
     nano = preset == "nano"
     c = sweep(preset)
-    c.common.reward = {
-        "problems": c.get_ref("problems"),
-        "init_from": "{base}",
-        "sampler": "{sft}",
-    }  # §4.2: from the base
-    c.parents.reward_outcome = parent("reward", preset, kind="outcome")
-    c.parents.reward_process = parent("reward", preset, kind="process")
-
     c.runs = (
         run("RFT", f"{preset},rft"),
         run("Online RFT", f"{preset},online_rft"),
         run("GRPO+OS", f"{preset},grpo_os", reward_model="{reward_outcome}"),
         run("GRPO+PS", f"{preset},grpo_ps", reward_model="{reward_process}"),
     )
-    c.common.rl.init_from = "{sft}"
     c.common.rl.num_steps = 50 if nano else 500  # ours
     c.common.rl.save_every = 10 if nano else 100
     c.common.rl.keep_last = 5  # all that are evaluated

@@ -8,7 +8,7 @@ steps, which tells what the iterations add to the steps.
 
 import ml_collections
 
-from configs.ablations import parent, sweep
+from configs.ablations import sweep
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
@@ -18,8 +18,6 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     nano = preset == "nano"
     steps = 20 if nano else 200  # of an iteration; ours
     c = sweep(preset)
-    c.common.reward = {"problems": c.get_ref("problems"), "init_from": "{base}", "sampler": "{sft}"}  # §4.2
-    c.parents.reward = parent("reward", preset, kind="outcome")
     c.runs = (
         {"label": "one iteration", "stage": "rl", "preset": f"{preset},grpo_os", "overrides": {}},
         {
@@ -29,8 +27,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "overrides": {"iterations": 3},  # Figure 6: 0, 1 and 2
         },
     )
-    c.common.rl.init_from = "{sft}"
-    c.common.rl.reward_model = "{reward}"
+    c.common.rl.reward_model = "{reward_outcome}"
     c.common.rl.num_steps = 3 * steps
     c.common.rl.save_every = steps // 2
     c.common.rl.keep_last = 6  # all that are evaluated

@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 
+from dsmath.runs.commands import differences
 from dsmath.runs.errors import InputError
 
 RUN = "run"  # in an evaluation, {run} is what is evaluated
@@ -109,8 +110,10 @@ def read_evaluations(
 
 
 def _common(config: Any, stage: str) -> dict[str, Any]:
-    """The overrides of every command of a stage."""
-    return dict(flatten(config.common.get(stage, {})))
+    """What the sweep's config changes for every command of a stage."""
+    if stage not in config.common:
+        return {}
+    return differences(config.defaults[stage].to_dict(), config.common[stage].to_dict())
 
 
 def flatten(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

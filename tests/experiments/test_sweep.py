@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
 import ml_collections
 
+from configs import pretrain
+
 
 def get_config(preset="nano"):
     c = ml_collections.ConfigDict()
@@ -29,13 +31,15 @@ def get_config(preset="nano"):
             "overrides": {{"corpus": {corpus!r}, "num_problems": 60, "vocab_size": 600}},
         }},
     }}
-    c.common = {{
-        "pretrain": {{
-            "tokenizer": "{{tokenizer}}", "corpora": {{"web": {corpus!r}}}, "weights": {{"web": 1.0}},
-            "length": 32, "batch_size": 8, "num_steps": 3, "log_every": 1, "optimizer": {{"warmup_steps": 1}},
-            "model": {{"num_layers": 1, "width": 16, "head_dim": 4, "mlp_width": 16}},
-        }},
-    }}
+    c.defaults = ml_collections.ConfigDict({{"pretrain": pretrain.get_config()}})
+    c.common = c.defaults.copy_and_resolve_references()
+    tiny = c.common.pretrain
+    tiny.tokenizer = "{{tokenizer}}"
+    tiny.corpora = ml_collections.ConfigDict({{"web": {corpus!r}}})
+    tiny.weights = ml_collections.ConfigDict({{"web": 1.0}})
+    tiny.update(length=32, batch_size=8, num_steps=3, log_every=1)
+    tiny.model.update(num_layers=1, width=16, head_dim=4, mlp_width=16)
+    tiny.optimizer.warmup_steps = 1
     c.runs = (
         {{"label": "slow", "stage": "pretrain", "preset": "nano", "overrides": {{}}}},
         {{

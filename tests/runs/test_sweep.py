@@ -24,10 +24,16 @@ def _load(stage: str, preset: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(STAGES[stage])
 
 
+def _common(**changes) -> dict:
+    """The stages' configs with what is changed for all runs."""
+    return STAGES | {"tune": STAGES["tune"] | {"init_from": "{base}"} | changes}
+
+
 def _config(**changes) -> ml_collections.ConfigDict:
     fields = {
         "seeds": (0, 1),
-        "common": {"tune": {"init_from": "{base}"}, "test": {}},
+        "defaults": STAGES,
+        "common": _common(),
         "parents": {"base": {"stage": "base", "preset": "nano", "workdir": "", "overrides": {}}},
         "runs": (
             {"label": "slow", "stage": "tune", "preset": "nano", "overrides": {"rate": 0.01}},
@@ -72,7 +78,7 @@ def test_commands_hold_the_overrides_and_the_folders_of_the_parents():
 def test_a_folder_is_named_after_what_decides_its_stage(tmp_path):
     keys = _keys(_config())
     assert _keys(_config(), tmp_path) == keys  # not by its place
-    changed = _keys(_config(common={"tune": {"init_from": "{base}", "num_steps": 8}, "test": {}}, evaluation={
+    changed = _keys(_config(common=_common(num_steps=8), evaluation={
         "stage": "", "preset": "nano", "overrides": {}, "steps": (),
     }))  # fmt: skip
     assert changed["base"] == keys["base"] and changed["slow, seed 0"] != keys["slow, seed 0"]
