@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -19,6 +19,15 @@ Request = Callable[[], dict[str, Any]]
 
 
 def main() -> None:
+    answers, job, arrays, model = start()
+    requests = {"train": train, "rollout": rollout}[job["task"]](model, job, arrays)
+    say(answers, ready(model))
+    for line in sys.stdin:
+        say(answers, requests[json.loads(line)["do"]]())
+
+
+def start() -> tuple[TextIO, dict[str, Any], dict[str, torch.Tensor], transformers.LlamaForCausalLM]:
+    """Where answers go, the job, its arrays, and a model with our weights."""
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever the libraries print must not mix with the answers
     job = json.loads(sys.stdin.readline())
     torch.set_num_threads(job["threads"])
@@ -28,15 +37,23 @@ def main() -> None:
     config = transformers.LlamaConfig(**job["shape"], bos_token_id=None, eos_token_id=None, pad_token_id=None)
     model = transformers.LlamaForCausalLM(config)
     model.load_state_dict(weights)
-    requests = {"train": train, "rollout": rollout}[job["task"]](model, job, arrays)
+    return answers, job, arrays, model
 
-    def answer(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=answers, flush=True)
 
+def say(answers: TextIO, value: dict[str, Any]) -> None:
+    print(json.dumps(value), file=answers, flush=True)
+
+
+def ready(model: transformers.LlamaForCausalLM) -> dict[str, Any]:
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    answer({"versions": versions, "parameters": sum(parameter.numel() for parameter in model.parameters())})
-    for line in sys.stdin:
-        answer(requests[json.loads(line)["do"]]())
+    return {"versions": versions, "parameters": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def nats(model: transformers.LlamaForCausalLM, checked: torch.Tensor, length: int) -> dict[str, Any]:
+    """Log-probabilities of what follows `length` tokens of each row."""
+    with torch.inference_mode():
+        logprobs = model(input_ids=checked, use_cache=False).logits.log_softmax(-1)[:, length - 1 : -1]
+    return {"nats": logprobs.gather(-1, checked[:, length:, None])[..., 0].tolist()}
 
 
 def train(
@@ -112,12 +129,7 @@ def rollout(
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "cpu_seconds": time.process_time(), "lengths": lengths, "first": first}
 
-    def check() -> dict[str, Any]:
-        with torch.inference_mode():
-            logprobs = model(input_ids=checked, use_cache=False).logits.log_softmax(-1)[:, length - 1 : -1]
-        return {"nats": logprobs.gather(-1, checked[:, length:, None])[..., 0].tolist()}
-
-    return {"run": run, "check": check}
+    return {"run": run, "check": lambda: nats(model, checked, length)}
 
 
 if __name__ == "__main__":

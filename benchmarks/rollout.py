@@ -7,10 +7,9 @@ float32 on all cores that this process may use. A sample ends with any of a few 
 of answers are; each contestant decodes as many samples at once (`batch_size`), and what counts are the tokens up to and
 with the stop id. Ours is `dsmath.rollout.engine.Engine`, which fills the places of samples that end, stores a prompt
 once for its group and returns every token's log-probability too. The peers run whole batches until the longest sample
-of each ends: `generate` of LlamaForCausalLM on PyTorch (`make peers`), and Tunix's compiled sampler where there is an
-environment with it: `uv venv .venv-tunix && uv pip install --python .venv-tunix/bin/python google-tunix`. They take
-turns after a warm-up, which compiles. Before the turns, the peers must find the log-probabilities that ours gave for
-its own samples; after them, the lengths must be of one distribution.
+of each ends: `generate` of LlamaForCausalLM on PyTorch, and Tunix's compiled sampler where there is an environment with
+it; `make peers` makes both. They take turns after a warm-up, which compiles. Before the turns, the peers must find the
+log-probabilities that ours gave for its own samples; after them, the lengths must be of one distribution.
 """
 
 import contextlib

@@ -43,6 +43,11 @@ def print_rates(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]], ma
     print(f"{unit:<18}{'median':>10}{'slowest':>10}{'fastest':>10}")
     for name, row in rows.items():
         print(f"{name:<18}{row['median']:>10,.0f}{row['slowest']:>10,.0f}{row['fastest']:>10,.0f}")
+    warn_if_busy(machine)
+
+
+def warn_if_busy(machine: Mapping[str, Any]) -> None:
+    """Says so where the machine was busy with other work when it was described."""
     if machine["threads"] > 1 and machine["load"] > _BUSY * machine["cores"]:
         print(
             f"note: the machine was busy before the start (load {machine['load']:.1f} on {machine['cores']} cores), "

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from importlib import metadata
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +38,30 @@ class Numbers:
 
 
 def main() -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers, job, arrays, model = start()
+    requests = rollout(model, job, arrays["prompts"], arrays["checked"])
+    say(answers, ready(model))
+    for line in sys.stdin:
+        say(answers, requests[json.loads(line)["do"]]())
+
+
+def start() -> tuple[TextIO, dict[str, Any], dict[str, np.ndarray], llama.Llama3]:
+    """Where answers go, the job, its arrays, and a model with our weights."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever the library prints must not mix with the answers
     job = json.loads(sys.stdin.readline())
     with np.load(job["file"]) as file:
         arrays = {name: file[name] for name in file.files}
-    model = build(job["shape"], {name.removeprefix("weights/"): arrays[name] for name in arrays if "weights/" in name})
-    requests = rollout(model, job, arrays["prompts"], arrays["checked"])
+    weights = {name.removeprefix("weights/"): arrays[name] for name in arrays if "weights/" in name}
+    return answers, job, arrays, build(job["shape"], weights)
 
-    def answer(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=answers, flush=True)
 
+def say(answers: TextIO, value: dict[str, Any]) -> None:
+    print(json.dumps(value), file=answers, flush=True)
+
+
+def ready(model: llama.Llama3) -> dict[str, Any]:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
-    answer({"versions": {"google-tunix": metadata.version("google-tunix")}, "parameters": parameters})
-    for line in sys.stdin:
-        answer(requests[json.loads(line)["do"]]())
+    return {"versions": {"google-tunix": metadata.version("google-tunix")}, "parameters": parameters}
 
 
 def build(shape: dict[str, Any], weights: dict[str, np.ndarray]) -> llama.Llama3:
@@ -126,15 +136,17 @@ def rollout(model: llama.Llama3, job: dict[str, Any], prompts: np.ndarray, check
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "cpu_seconds": time.process_time(), "lengths": lengths, "first": first}
 
-    def check() -> dict[str, Any]:
-        tokens = jnp.asarray(checked)
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        mask = jnp.broadcast_to(jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool)), (len(tokens), *tokens.shape[1:] * 2))
-        logits, _ = model(tokens, positions, None, mask)
-        logprobs = jax.nn.log_softmax(logits)[:, length - 1 : -1]
-        return {"nats": jnp.take_along_axis(logprobs, tokens[:, length:, None], axis=-1)[..., 0].tolist()}
+    return {"run": run, "check": lambda: nats(model, checked, length)}
 
-    return {"run": run, "check": check}
+
+def nats(model: llama.Llama3, checked: np.ndarray, length: int) -> dict[str, Any]:
+    """Log-probabilities of what follows `length` tokens of each row."""
+    tokens = jnp.asarray(checked)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool)), (len(tokens), *tokens.shape[1:] * 2))
+    logits, _ = model(tokens, positions, None, mask)
+    logprobs = jax.nn.log_softmax(logits)[:, length - 1 : -1]
+    return {"nats": jnp.take_along_axis(logprobs, tokens[:, length:, None], axis=-1)[..., 0].tolist()}
 
 
 if __name__ == "__main__":
