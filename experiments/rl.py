@@ -43,6 +43,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     Source: DeepSeekMath §5.2.1; §4.1.4, Algorithm 1 (GRPO).
     """
     paradigm.check(config)
+    paradigm.check_reward_model(config)
     parents = {name: config[name] for name in ("init_from", "reward_model") if config[name]}
     for name, parent in parents.items():
         require_finished(parent, f"config.{name}")

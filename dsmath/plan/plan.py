@@ -14,7 +14,7 @@ from dsmath.plan import flash, stages
 from dsmath.plan.collectives import Collective
 from dsmath.plan.compiled import CompiledProgram, compile_program
 from dsmath.plan.devices import DEVICES, Device, find_device
-from dsmath.plan.work import Work, device_bytes
+from dsmath.plan.work import Stage, Work, device_bytes
 from dsmath.runs.errors import InputError
 
 
@@ -188,6 +188,7 @@ def plan(
     resident = {"parameters": device_bytes(stage.state.params), "optimizer": device_bytes(stage.state.opt_state)}
     if stage.frozen is not None:
         resident["frozen parameters"] = device_bytes(stage.frozen)
+    resident |= {kind: device_bytes(tree) for kind, tree in stage.beside.items()}
     programs = []
     with flash.without_kernels():
         for name, work in stage.works.items():
@@ -204,12 +205,12 @@ def plan(
 
 
 def _program(
-    name: str, work: Work, compiled: CompiledProgram, stage: stages.Stage, model: ModelConfig, num_devices: int
+    name: str, work: Work, compiled: CompiledProgram, stage: Stage, model: ModelConfig, num_devices: int
 ) -> ProgramPlan:
     learned = device_bytes(stage.state.params)
     memory = {"batch": device_bytes(work.batch), **work.held}
-    gradients = min(learned, compiled.temporaries) if work.updates else 0
-    if work.updates:
+    gradients = min(learned, compiled.temporaries) if work.updates and "gradients" not in work.held else 0
+    if gradients:
         memory["gradients"] = gradients
     memory["activations and temporaries"] = compiled.temporaries - gradients
     traffic = compiled.traffic

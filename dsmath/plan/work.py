@@ -1,4 +1,4 @@
-"""A program of a step, before it is compiled."""
+"""A step of a stage and its programs, before they are compiled."""
 
 import dataclasses
 import math
@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from dsmath.model.sharding import batch_sharding
 from dsmath.plan import flops
+from dsmath.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Work:
       forward: operations of the forward passes that one run asks for, over all devices.
       passes: forward passes' worth of operations: 1, 3 with gradients, 2 with those of adapters alone.
       times: how often a step runs it.
-      updates: whether it is the one that changes the state.
+      updates: whether it is the one that changes the state; its gradients are temporaries, or `held`.
       kernels: of the forward pass's operations those of attention that a kernel does, which is compiled away.
       held: bytes on a device by kind that are there while it runs, beside the state's.
     """
@@ -33,6 +36,30 @@ class Work:
     updates: bool = False
     kernels: float = 0.0
     held: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a step of a stage is.
+
+    Attributes:
+      state: shapes and shardings of what it changes.
+      works: its programs by what they are for.
+      tokens: that a step learns from, or draws.
+      frozen: of the parameters that stay: the reference's, the adapters' base, or nothing.
+      beside: of what else stays on the devices, by kind.
+    """
+
+    state: TrainState
+    works: dict[str, Work]
+    tokens: int
+    frozen: Any = None
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def rows_of(mesh: Mesh, *shape: int) -> Callable[[Any], jax.ShapeDtypeStruct]:
+    """dtype -> an array of this shape, its rows spread over the devices."""
+    return lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
 
 
 def device_bytes(tree: Any) -> int:

@@ -18,6 +18,7 @@ from dsmath.runs.errors import InputError
 SOURCES = ("sft_data", "sft_model", "policy")
 REWARDS = ("none", "rule", "outcome_model", "process_model", "mixed")
 COEFFICIENTS = ("sft", "rft", "dpo", "ppo", "grpo")
+LEARNED = ("outcome_model", "process_model", "mixed")  # rewards that need a reward model
 ZERO_VARIANCE = ("keep", "skip", "resample")
 
 # (logprobs [questions, group, length], the batch's arrays of the same axes) -> the loss's sum and sums of metrics.
@@ -68,7 +69,6 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"config.{field}: {config[field]} makes no sense with config.coefficient={coefficient}: {why}; "
                 f"choose {' or '.join(values)}"
             )
-    _check_models(config)
     _check_numbers(config)
     if config.num_steps % config.iterations:
         raise InputError(
@@ -88,8 +88,13 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_models(config: ml_collections.ConfigDict) -> None:
-    learned = config.reward in ("outcome_model", "process_model", "mixed")
+def check_reward_model(config: ml_collections.ConfigDict) -> None:
+    """Refuses a reward without the reward model that it needs, and the other way round.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    learned = config.reward in LEARNED
     if learned and not config.reward_model:
         raise InputError(
             f"config.reward_model: is empty, and config.reward={config.reward} needs a reward model; train one with "
@@ -142,6 +147,16 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
 def uses_reference(config: ml_collections.ConfigDict) -> bool:
     """Whether a divergence from the reference is computed."""
     return config.coefficient in ("dpo", "ppo", "grpo")
+
+
+def uses_parent(config: ml_collections.ConfigDict) -> bool:
+    """Whether the parent's parameters are needed after the start: as a reference, a source or the adapters' base."""
+    return uses_reference(config) or config.source == "sft_model" or bool(config.lora_rank)
+
+
+def learned_samples(config: ml_collections.ConfigDict) -> int:
+    """Samples of a question that an update learns from."""
+    return 2 * config.dpo.pairs if config.coefficient == "dpo" else config.group_size
 
 
 def uses_old_logprobs(config: ml_collections.ConfigDict) -> bool:

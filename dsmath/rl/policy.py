@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.transformer import Transformer
 from dsmath.rl import loop, paradigm
-from dsmath.rollout.batches import check_microbatch
+from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
@@ -49,17 +49,16 @@ class Policy:
         self.config = read_model(config.init_from)  # of the model
         self._model = Transformer(lora.frozen_config(self.config) if config.lora_rank else self.config)
         self._decoding = Decoding(**config.decoding)
-        rows = max(config.group_size, 2 * config.dpo.pairs if config.coefficient == "dpo" else 0)
         prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        check_microbatch(config.microbatch_tokens, rows, self._decoding.max_new_tokens, prefix, shards)
+        rows = row_shape(config.group_size, self._decoding.max_new_tokens)
+        check_microbatch(config.microbatch_tokens, *rows, prefix, mesh.shape["data"] * mesh.shape["fsdp"])
 
         optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
         self.guard = Guard(config.guards, rollback=False)
         self._optimizer = self.guard.wrap(optimizer)
         self.abstract = abstract_state(self._model, self._optimizer, mesh, config.lora_rank)
         self.abstract_params = abstract_params(self._model, mesh)
-        self.parent = read_params(config.init_from, self.abstract_params)
+        self.parent = read_params(config.init_from, self.abstract_params) if paradigm.uses_parent(config) else None
         self.merge = None
         if config.lora_rank:
             shardings = jax.tree.map(lambda leaf: leaf.sharding, self.parent)
@@ -87,7 +86,8 @@ class Policy:
         config = self._config
         if config.lora_rank:
             return create_state(self._model, self._optimizer, self._mesh, config.seed, config.lora_rank)
-        return start_from(self.parent, self._model, self._optimizer, self._mesh, config.seed)
+        parent = self.parent or read_params(config.init_from, self.abstract_params)
+        return start_from(parent, self._model, self._optimizer, self._mesh, config.seed)
 
     def params(self, state: TrainState) -> Any:
         """The whole parameters as they stand; an update gives their memory away."""

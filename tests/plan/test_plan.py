@@ -155,16 +155,51 @@ def test_reinforcement_counts_the_cache_the_reference_and_all_its_programs(reinf
     shape = {"data": 2, "fsdp": 2, "tensor": 2}
     model = dataclasses.replace(model, num_layers=1)
     found = plan(reinforcement(), shape, model=model, prompt_length=10)
-    assert [program.name for program in found.programs] == ["gather", "sample", "score", "update"]
+    assert [program.name for program in found.programs] == ["gather", "sample", "score", "update", "update: apply"]
     assert found.tokens == 8 * 8 * 8
     assert found.resident["frozen parameters"] == found.resident["parameters"]
-    _, sample, _, _ = found.programs
+    sample, update, apply = (found.programs[place] for place in (1, 3, 4))
+    assert update.memory["gradients"] == apply.memory["gradients"] == found.resident["parameters"]
     assert sample.times == 2  # 64 samples, 32 at a time, each ends within a block
     # 16 rows of 2 samples, each 8 tokens, beside a question of 16; keys and values, 8 heads of 8 numbers.
     assert sample.memory["keys and values"] == 16 * (16 + 2 * 8) * 2 * 8 * 8 * 4 // 8
     whole = 4 * found.parameters
     assert whole / 2 < sample.memory["gathered parameters"] < whole / 1.9  # norms are not spread over tensor
     assert sample.times * sample.flops * 8 == pytest.approx(sample.times * sample.model_flops, rel=0.25)
+
+
+def test_micro_batches_and_updates_are_counted(reinforcement, model):
+    changes = {"microbatch_tokens": 4 * (64 + 16), "updates_per_rollout": 2}
+    stage = make_stage(reinforcement(**changes), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10)
+    times = {name: work.times for name, work in stage.works.items() if name != "sample"}
+    assert times == {"gather": 1, "score": 2 * 2, "update": 2 * 2, "update: apply": 2}
+    assert stage.works["update"].batch["rows"].shape == (4, 1, 64)
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 100 cannot hold a group .* at least 320"):
+        make_stage(reinforcement(microbatch_tokens=100), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10)
+
+
+def test_ppo_holds_a_critic_beside_what_grpo_holds(reinforcement, model):
+    model = dataclasses.replace(model, num_layers=1)
+    shape, learned = {"data": 2, "fsdp": 2}, {"reward": "outcome_model"}
+    grpo = plan(reinforcement(**learned), shape, model=model, prompt_length=10)
+    ppo = plan(reinforcement(**learned, coefficient="ppo"), shape, model=model, prompt_length=10)
+    assert grpo.resident.keys() < ppo.resident.keys()
+    assert ppo.resident["critic's optimizer"] >= 2 * ppo.resident["critic"]
+    assert ppo.resident["critic"] == ppo.resident["reward model"] < ppo.resident["parameters"]  # no output matrix
+    names = [program.name for program in ppo.programs]
+    assert names[2:] == ["score", "reward", "update", "update: apply", "value", "critic update", "critic update: apply"]
+    assert ppo.bytes > grpo.bytes
+
+
+@pytest.mark.parametrize("method", ["sft", "rft", "dpo"])
+def test_every_method_has_its_programs(reinforcement, model, method):
+    named = rl.get_config(f"nano,{method}")
+    changes = {name: named[name] for name in ("source", "reward", "coefficient")}
+    size = {"group_size": 1} if method == "sft" else {}
+    stage = make_stage(reinforcement(**changes, **size), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10)
+    programs = {"sft": [], "rft": ["gather", "sample"], "dpo": ["gather", "sample", "score"]}[method]
+    assert list(stage.works) == [*programs, "update", "update: apply"]
+    assert (stage.frozen is None) == (method == "sft")
 
 
 def test_adapters_learn_beside_parameters_that_stay(reinforcement, model):

@@ -24,9 +24,10 @@ def test_every_named_method_makes_sense(size, method):
     config = rl.get_config(f"{size},{method}")
     if "model" in config.reward:
         with pytest.raises(InputError, match=r"config\.reward_model: is empty.*experiments\.reward"):
-            paradigm.check(config)
+            paradigm.check_reward_model(config)
         config.reward_model = "runs/reward"
     paradigm.check(config)
+    paradigm.check_reward_model(config)
 
 
 def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
@@ -72,8 +73,10 @@ def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(method, changes, why):
+    config = _config(method, **changes)
     with pytest.raises(InputError, match=why):
-        paradigm.check(_config(method, **changes))
+        paradigm.check(config)
+        paradigm.check_reward_model(config)
 
 
 Q, G, L = 2, 4, 5
