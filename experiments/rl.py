@@ -14,7 +14,8 @@ import numpy as np
 from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import make_mesh, use_cpu_devices
-from dsmath.rl import exploration, loop, paradigm
+from dsmath.reward import groups, models
+from dsmath.rl import exploration, loop, paradigm, replay
 from dsmath.rl import state as run_state
 from dsmath.rl.ahead import Ahead
 from dsmath.rl.coefficients import EDGES
@@ -31,7 +32,7 @@ from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train.checkpoint import Checkpointer
-from dsmath.train.state import root_key
+from dsmath.train.state import abstract_like, root_key
 from dsmath.train.watch import Watch
 
 ROLLOUT = 1  # purpose of the random key
@@ -98,6 +99,24 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
             stage = dataclasses.replace(stage, old_logprobs=old_logprobs)
         return dataclasses.replace(stage, figures=stage.figures | seconds)
 
+    def go_on_judging(step: int, params: Any) -> None:
+        """The reward model learns from the iteration that ends with this step, with older samples among the new."""
+        golds = [record.answer for record in records]
+        ended = step // steps_per_iteration
+        found = []
+        for steps in (range(1, step - steps_per_iteration + 1), range(step - steps_per_iteration + 1, step + 1)):
+            tables, asked = replay.read_steps(workdir, steps, prompts, golds)
+            if judge.model.kind == models.PROCESS:
+                tables = policy.label_steps(
+                    params, tables, asked, judge.num_completions, jax.random.fold_in(key, ended)
+                )
+            found.append(
+                [g for of_step in zip(tables, asked, strict=True) for g in groups.from_table(*of_step, judge.soft)]
+            )
+        older, new = found
+        older += replay.read_training(config.reward_model, tokenizer)
+        judge.replace_params(replay.go_on(judge.model, new, older, config, mesh, tokenizer.pad_id, ended))
+
     # The loop
     updates, steps_per_iteration = config.updates_per_rollout, config.num_steps // config.iterations
     with Checkpointer(
@@ -111,10 +130,14 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         if checkpointer.latest_step is None:
             state, start, cursor = RunState(policy.start(), critic=critic and critic.start()), 0, 0
         else:
-            state, data = run_state.restore(checkpointer, _abstract(config, policy, critic, checkpointer.latest_step))
+            abstract = _abstract(config, policy, critic, judge, checkpointer.latest_step)
+            state, data = run_state.restore(checkpointer, abstract)
             start, cursor = data["step"], data["cursor"]
+            if state.reward_model is not None:
+                judge.replace_params(state.reward_model)
         policy.guard.begin(state.policy)
         key = jax.random.fold_in(root_key(state.policy), ROLLOUT)
+        replay.go_back(workdir, start)
         journal = Journal(workdir, config, paradigm.make_objective(config), records, prompts, tokenizer, start)
 
         with (
@@ -128,9 +151,12 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 began = time.perf_counter()
                 params = policy.params(state.policy)
 
-                # A new iteration: the policy becomes the reference
+                # A new iteration: the policy becomes the reference, the reward model learns from what it saw
                 if step > 1 and (step - 1) % steps_per_iteration == 0:
                     state = state.replace(reference=run_state.copy(params))
+                    if judge.model:
+                        go_on_judging(step - 1, params)
+                        state = state.replace(reward_model=judge.model.params)
 
                 # Outputs and rewards; with a lag the next ones are sampled beside what follows
                 stage = ahead.begin(step, params, cursor, version=(step - 1) * updates)
@@ -138,6 +164,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
                 figures["off_policy_depth"] = (step - 1) * updates - stage.version
                 if step < config.num_steps:
                     ahead.go_on(functools.partial(run_state.copy, params), cursor, version=(step - 1) * updates)
+
+                if config.iterations > 1 and judge.model:
+                    replay.keep(workdir, step, stage)
 
                 # Reference and advantages
                 since = time.perf_counter()
@@ -197,13 +226,14 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     return {"steps": config.num_steps} | {name: float(np.mean([line[name] for line in tail])) for name in names}
 
 
-def _abstract(config: Any, policy: Policy, critic: Critic | None, updates_done: int) -> RunState:
+def _abstract(config: Any, policy: Policy, critic: Critic | None, judge: Judge, updates_done: int) -> RunState:
     """Shapes and shardings of the state in a checkpoint."""
-    per_iteration = config.num_steps // config.iterations * config.updates_per_rollout
+    changed = updates_done > config.num_steps // config.iterations * config.updates_per_rollout  # the first iteration
     return RunState(
         policy.abstract,
-        reference=policy.abstract_params if updates_done > per_iteration else None,
+        reference=policy.abstract_params if changed else None,
         critic=critic and critic.abstract,
+        reward_model=abstract_like(judge.model.params) if changed and judge.model else None,
     )
 
 

@@ -15,6 +15,7 @@ from dsmath.rollout.batches import make_batch
 from dsmath.rollout.samples import Samples
 from dsmath.runs import processes
 from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import CONFIG, read_json, to_path
 
 _KINDS = {"outcome_model": models.OUTCOME, "process_model": models.PROCESS}
 
@@ -42,6 +43,19 @@ class Judge:
                     f"{config.reward} needs one of kind {wanted}; give another, or change config.reward"
                 )
             self._values = models.make_values(self.model.model, mesh, self.model.loss)
+
+    @property
+    def soft(self) -> bool:
+        """Whether the reward model learns from shares of right completions."""
+        return self._made_with("labels", "hard") == "soft"
+
+    @property
+    def num_completions(self) -> int:
+        """Completions of a step's prefix by which the reward model's labels are made."""
+        return self._made_with("num_completions", 1)
+
+    def _made_with(self, field: str, default: Any) -> Any:
+        return read_json(to_path(self._config.reward_model) / CONFIG).get(field, default)
 
     def replace_params(self, params: Any) -> None:
         """Goes on with other parameters of the reward model."""

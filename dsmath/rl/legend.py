@@ -41,6 +41,16 @@ LEGEND = {
         "share of the groups whose rewards are all equal: their advantages are 0 and they teach nothing",
         "low at first, higher as questions become easy; above a half most of the rollout is wasted",
     ),
+    "nonfinite_rewards": Entry("share of the groups that are left out because a reward is no number", "0"),
+    "rounds": Entry("how often questions were drawn for the step", "1, but for config.zero_variance=resample"),
+    "kept": Entry(
+        "SFT, RFT: share of the samples that are learned from: right, of distinct reasoning",
+        "below accuracy; it falls as the samples become alike",
+    ),
+    "pairs": Entry(
+        "DPO: pairs of the step", "at most config.dpo.pairs a question; a question with equal rewards has none"
+    ),
+    "empty": Entry("share of the samples that hold nothing but their end", "0"),
     "truncated": Entry(
         "share of the samples that reach max_new_tokens without an end",
         "near 0; these are graded without their answer, and so teach to be short",
@@ -48,10 +58,7 @@ LEGEND = {
     "length": Entry(
         "mean tokens of a sample, a tool's output included", "settles; a steady rise up to the limit is a warning"
     ),
-    "advantage": Entry(
-        "mean absolute advantage of the tokens that the policy chose",
-        "for GRPO with outcome supervision at most 1, less the more groups have equal rewards",
-    ),
+    "length_max": Entry("tokens of the longest sample", "below max_new_tokens"),
     "gradient_coefficient": Entry(
         "mean absolute gradient coefficient of the tokens (eq. 5); its spread is in histograms.jsonl",
         "SFT 1; RFT and online RFT the share of right samples; GRPO near the advantage; DPO at most beta",
@@ -72,10 +79,6 @@ LEGEND = {
         "share of the tokens whose ratio is clipped",
         "0 by construction at mu = 1 (one update a rollout, on policy); a few per cent at later updates",
     ),
-    "ratio": Entry(
-        "mean of pi / pi_old over the tokens",
-        "1 by construction at mu = 1; within the clip range of 1 at later updates",
-    ),
     "rollout_gap": Entry(
         "mean absolute difference of the tokens' log-probabilities between the sampler and the training pass",
         "below 0.001 in float32; more in bfloat16 or with an int8 cache, where it biases the gradient",
@@ -91,6 +94,8 @@ LEGEND = {
     "margin": Entry("DPO: beta times that gain, better minus worse", "0 at the first step, then rises"),
     "value_loss": Entry("PPO: half the squared error of the critic", "falls; it follows the rewards' scale"),
     "value_clip_fraction": Entry("PPO: share of the values that moved further than the clip", "a few per cent"),
+    "value": Entry("PPO: mean value of the critic", "follows the reward, less the KL's part"),
+    "value_grad_norm": Entry("PPO: norm of the critic's gradient before it is clipped", "steady"),
     "explained_variance": Entry(
         "PPO: share of the returns' variance that the critic explains",
         "from 0 towards 1; below 0 the critic is worse than a constant",

@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+import pyarrow
 from jax import Array
 from jax.sharding import Mesh
 
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.transformer import Transformer
+from dsmath.reward import shepherd
 from dsmath.rl import loop, paradigm
 from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
@@ -64,15 +66,8 @@ class Policy:
             shardings = jax.tree.map(lambda leaf: leaf.sharding, self.parent)
             self.merge = functools.partial(jax.jit(lora.merge, out_shardings=shardings), self.parent)
 
-        limits = fit(
-            self._model.config,
-            mesh,
-            **config.rollout,
-            group_size=config.group_size,
-            longest_prompt=longest_prompt,
-            max_new_tokens=self._decoding.max_new_tokens,
-        )
-        self._engine = Engine(self._model, mesh, limits, pad_id=tokenizer.pad_id)
+        self._tokenizer, self._longest_prompt = tokenizer, longest_prompt
+        self._engine = self._make_engine(config.group_size, longest_prompt)
         self._logprobs = loop.make_logprobs(self._model, mesh, config.logits_chunk)
         self._accumulate = make_accumulate(
             loop.make_loss(self._model, paradigm.make_objective(config), config),
@@ -80,6 +75,17 @@ class Policy:
             frozen=self.parent if config.lora_rank else None,
         )
         self._apply = make_apply(self._optimizer, mesh)
+
+    def _make_engine(self, group_size: int, longest_prompt: int) -> Engine:
+        limits = fit(
+            self._model.config,
+            self._mesh,
+            **self._config.rollout,
+            group_size=group_size,
+            longest_prompt=longest_prompt,
+            max_new_tokens=self._decoding.max_new_tokens,
+        )
+        return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id)
 
     def start(self) -> TrainState:
         """A new state: the parent's parameters, or adapters beside them."""
@@ -104,6 +110,32 @@ class Policy:
             group_size=self._config.group_size,
             stop_ids=self._stop_ids,
         )
+
+    def label_steps(
+        self, params: Any, tables: Sequence[pyarrow.Table], prompts: Sequence[Any], num_completions: int, key: Array
+    ) -> list[pyarrow.Table]:
+        """Math-Shepherd's labels of tables of graded samples, by completions of the policy.
+
+        Args:
+          params: of the policy.
+          tables, prompts: of each step, see `dsmath.reward.shepherd.label`.
+          num_completions: of each step's prefix.
+          key: root random key; the table's number is folded in.
+        """
+        engine = self._make_engine(num_completions, self._longest_prompt + self._decoding.max_new_tokens)
+        return [
+            shepherd.label(
+                table,
+                asked,
+                engine,
+                params,
+                self._tokenizer,
+                num_completions=num_completions,
+                decoding=self._decoding,
+                key=jax.random.fold_in(key, number),
+            )
+            for number, (table, asked) in enumerate(zip(tables, prompts, strict=True))
+        ]
 
     def logprobs(self, params: Any, parts: Sequence[loop.MicroBatch]) -> np.ndarray:
         """By the training forward pass, float32 [questions, group_size, max_new_tokens]."""

@@ -104,7 +104,8 @@ def combine(
 def summarize(rewards: Rewards, samples: Samples) -> dict[str, float]:
     """What a stage's samples look like; shares and means over all of them."""
     outputs = np.where(np.isfinite(rewards.outputs), rewards.outputs, 0.0)
-    return {
+    of_model = {} if rewards.scores is None else {"reward/model": float(np.nanmean(rewards.scores))}
+    return of_model | {
         "reward": float(outputs.mean()),
         "reward_std": float(outputs.std(axis=1).mean()),
         "accuracy": float(rewards.correct.mean()),
