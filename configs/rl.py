@@ -111,8 +111,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
-    c.microbatch_tokens = 0 if nano else 65536  # of outputs and prompts worked through at once; 0: all; ours
-    c.logits_chunk = 64  # tokens of a row whose logits stand in memory at a time; ours
+    c.microbatch_tokens = 0  # most tokens of packed outputs and prompts in work at once, on all devices; 0: all; ours
+    c.logits_chunk = 128 if nano else 64  # tokens of a row whose logits stand in memory at a time; ours
     c.num_steps = 50 if nano else 500  # of all iterations; ours
     c.save_every = 10 if nano else 50
     c.keep_last = 2  # newest regular checkpoints that stay; ours

@@ -108,7 +108,6 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     num_microbatches: int = 1,
-    frozen: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Jits `(state, batch) -> (state, metrics)`; the state is donated.
 
@@ -120,7 +119,6 @@ def make_train_step(
       optimizer: its update.
       mesh: batches are spread over its data and fsdp axes.
       num_microbatches: the batch's rows are worked through in this many parts, gradients summed.
-      frozen: the model's parameters where the state holds adapters; the loss function gets both as one tree.
     Returns:
       the step; metrics hold `loss`, `grad_norm`, `param_norm`, `update_norm`, `update_ratio` (of the update to the
       parameters) and the loss function's, divided. Of a batch's arrays NumPy's hold the rows of this process alone
@@ -128,26 +126,26 @@ def make_train_step(
     """
     gradients, update = _gradients(loss_function), _update(optimizer)
 
-    def accumulate(params: Any, batch: Batch, frozen: Any) -> Totals:
+    def accumulate(params: Any, batch: Batch) -> Totals:
         # Every micro-batch takes a row of each run of num_microbatches: its rows stay spread over the devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
-        first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts), frozen)
+        first = jax.eval_shape(gradients, params, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
-        add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part, frozen)), None)  # noqa: E731
+        add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(params, part)), None)  # noqa: E731
         return jax.lax.scan(add, zeros, parts)[0]
 
-    def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, dict[str, Array]]:
-        return update(state, (gradients if num_microbatches == 1 else accumulate)(state.params, batch, frozen))
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        return update(state, (gradients if num_microbatches == 1 else accumulate)(state.params, batch))
 
     jitted = jax.jit(step, donate_argnums=0)
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):
-            return jitted(state, to_global(batch, batch_sharding(mesh)), frozen)
+            return jitted(state, to_global(batch, batch_sharding(mesh)))
 
     def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
         with jax.set_mesh(mesh):
-            return jitted.lower(state, batch, frozen)
+            return jitted.lower(state, batch)
 
     run.lower = lower
     return run
@@ -162,7 +160,8 @@ def make_accumulate(
 
     Args:
       loss_function: see `LossFunction`.
-      mesh, frozen: see `make_train_step`.
+      mesh: see `make_train_step`.
+      frozen: the model's parameters where the state holds adapters; the loss function gets both as one tree.
     Returns:
       the function. It adds the gradients and the sums of a micro-batch, whose arrays are like `make_train_step`'s, to
       those of the ones before it; without totals it begins. `make_apply`'s function ends. `lower` takes shapes with
@@ -213,10 +212,10 @@ def make_apply(
     return run
 
 
-def _gradients(loss_function: LossFunction) -> Callable[[Any, Batch, Any], Totals]:
+def _gradients(loss_function: LossFunction) -> Callable[..., Totals]:
     """(params, batch, frozen) -> gradients and sums of one micro-batch."""
 
-    def gradients(params: Any, batch: Batch, frozen: Any) -> Totals:
+    def gradients(params: Any, batch: Batch, frozen: Any = None) -> Totals:
         def loss_of(params: Any) -> tuple[Array, dict[str, Array]]:
             return loss_function(params if frozen is None else lora.join(frozen, params), batch)
 
