@@ -31,5 +31,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.max_new_tokens = 40 if nano else 1024  # the released evaluation
     c.batch_size = 512 if nano else 1024  # samples of a file of generations; a killed run loses no more
     c.rollout = rollout(preset)
+    c.reward_model = ""  # or the workdir of one: best_of and weighted_maj of the samples by its scores
+    c.aggregate = "min"  # or product, last: of the steps' scores, where it scores steps; Math-Shepherd §3.4
     c.seed = 0
     return c

@@ -100,3 +100,54 @@ def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
     with Checkpointer(workdir, model.config, save_every=1, keep_last=1) as checkpointer:
         checkpointer.save(state, {}, loss=1.0)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def solver(tmp_path_factory, make_model_config) -> pathlib.Path:
+    """A workdir with a tokenizer and a model that solves "How many?" in two or three steps, and guesses 1, 2 or 3."""
+    import random
+
+    import jax
+    import numpy as np
+    import optax
+
+    from dsmath.data.solutions import chat_prompt
+    from dsmath.data.tokenizer import Tokenizer
+    from dsmath.model.sharding import make_mesh
+    from dsmath.model.transformer import Transformer
+    from dsmath.train.checkpoint import Checkpointer
+    from dsmath.train.state import create_state, make_train_step
+    from dsmath.train.supervised import next_token_loss
+
+    rng = random.Random(0)
+
+    def text() -> str:
+        number = rng.randint(1, 3)
+        steps = [f"I see {number}.", f"So it is {number}."][: rng.randint(1, 2)]
+        return f"{chat_prompt('How many?')} {' '.join(steps)} \\boxed{{{number}}}."
+
+    tokenizer = Tokenizer.train([text() for _ in range(200)], vocab_size=330)
+    encoded = [[tokenizer.bos_id, *tokenizer.encode(text()), tokenizer.eos_id] for _ in range(32)]
+    rows = np.zeros((len(encoded), max(map(len, encoded))), np.int32)
+    for row, tokens in zip(rows, encoded, strict=True):
+        row[: len(tokens)] = tokens
+    held = rows != 0
+    batch = {
+        "tokens": rows[:, :-1],
+        "targets": rows[:, 1:],
+        "positions": np.broadcast_to(np.arange(rows.shape[1] - 1, dtype=np.int32), rows[:, 1:].shape),
+        "segment_ids": held[:, :-1].astype(np.int32),
+        "loss_mask": held[:, 1:].astype(np.float32),
+    }
+    mesh, optimizer = make_mesh({"data": 1}, jax.devices()[:1]), optax.adam(2e-2)
+    model = Transformer(make_model_config(vocab_size=tokenizer.vocab_size, tied=False))
+    state = create_state(model, optimizer, mesh, seed=0)
+    step = make_train_step(next_token_loss(model, 512), optimizer, mesh)
+    for _ in range(60):
+        state, metrics = step(state, batch)
+    assert float(metrics["loss"]) < 0.5
+    workdir = tmp_path_factory.mktemp("solver")
+    tokenizer.save(workdir)
+    with Checkpointer(workdir, model.config, save_every=1, keep_last=1) as checkpointer:
+        checkpointer.save(state, {}, loss=1.0)
+    return workdir

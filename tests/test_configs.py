@@ -17,6 +17,7 @@ PRESETS = {
     "tokenizer": ("nano", "7b"),
     "pretrain": ("nano", "1b3", "7b"),
     "sft": ("nano", "7b"),
+    "reward": ("nano", "1b3", "7b"),
     "rl": ("nano", "7b"),
     "evaluate": ("nano", "7b"),
     "generate": ("nano", "7b"),
@@ -156,6 +157,17 @@ def test_sft_is_the_papers():
         "optimizer.peak_learning_rate": 5e-5,
     }
     _assert_holds(_config("sft", "7b"), expected)
+
+
+@pytest.mark.parametrize("preset", ["1b3", "7b"])
+def test_reward_models_are_the_papers(preset):
+    expected = {
+        "optimizer.peak_learning_rate": 2e-5,
+        "init_from": "runs/pretrain",  # the base
+        "decoding.max_new_tokens": 1024,
+        "num_completions": 8,
+    }
+    _assert_holds(_config("reward", preset), expected)
 
 
 def test_rl_is_the_papers():

@@ -65,7 +65,13 @@ def maj_at_k(answers: Sequence[str | None], gold: str, k: int, *, subsets: int =
 
 
 def maj_at_ks(
-    answers: Sequence[str | None], gold: str, ks: Sequence[int], *, subsets: int = 200, seed: int = 0
+    answers: Sequence[str | None],
+    gold: str,
+    ks: Sequence[int],
+    *,
+    weights: Sequence[float] | None = None,
+    subsets: int = 200,
+    seed: int = 0,
 ) -> dict[int, float]:
     """The expected accuracy of the majority vote over k of a problem's n samples, for several k.
 
@@ -77,6 +83,7 @@ def maj_at_ks(
       answers: n extracted answers, None where a solution names none.
       gold: the gold answer.
       ks: numbers of votes.
+      weights: of the n votes, not negative; None: all alike.
       subsets: most subsets that are averaged for each k.
       seed: of the random subsets.
     Returns:
@@ -97,17 +104,20 @@ def maj_at_ks(
         else:
             rng = random.Random(f"{seed}/{k}")
             chosen = [sorted(rng.sample(range(n), k)) for _ in range(subsets)]
-        winners = [_winner([groups[index] for index in subset]) for subset in chosen]
+        winners = [
+            _winner([groups[index] for index in subset], [weights[index] for index in subset] if weights else None)
+            for subset in chosen
+        ]
         accuracies[k] = sum(winner is not None and is_right[winner] for winner in winners) / len(chosen)
     return accuracies
 
 
-def _winner(groups: Sequence[int | None]) -> int | None:
+def _winner(groups: Sequence[int | None], weights: Sequence[float] | None = None) -> int | None:
     """The group with the most votes, the first seen of several; None where nobody votes."""
-    votes: dict[int, int] = {}
-    for group in groups:
+    votes: dict[int, float] = {}
+    for group, weight in zip(groups, weights or [1] * len(groups), strict=True):
         if group is not None:
-            votes[group] = votes.get(group, 0) + 1
+            votes[group] = votes.get(group, 0) + weight
     return max(votes, key=votes.get) if votes else None
 
 

@@ -16,7 +16,7 @@ def cross_entropy(scores: Array, labels: Array, known: Array) -> tuple[Array, Su
       known: float32 of the same shape, 0 where there is no label.
     Returns:
       the sum, and sums of `accuracy` and `denominator`, the number of labels.
-    Source: Cobbe et al. 2021 (outcome); Math-Shepherd (Wang et al. 2023) §3.2, eq. 1 and 2.
+    Source: Cobbe et al. 2021 (outcome); Math-Shepherd (Wang et al. 2023) §3.2.
     """
     loss = jax.nn.softplus(scores) - labels * scores
     right = (scores > 0) == (labels > 0.5)

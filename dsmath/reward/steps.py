@@ -1,7 +1,12 @@
 """The steps of a solution: its lines, or the sentences of a solution of one paragraph, in English and Chinese."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from dsmath.rollout.batches import size_of
 
 # What no step ends in. Dollars are Pandoc's: they open before a sign, close after one, and not before a digit, so that
 # "$5. Then $3" is money.
@@ -74,6 +79,23 @@ def find_ends(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], ste
     return [*ends, len(tokens) - 1] if len(tokens) else []
 
 
+def group_step_ends(tokens: np.ndarray, lengths: np.ndarray, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+    """The ends of the steps of groups of samples.
+
+    Args:
+      tokens: int32 [questions, group_size, max_new_tokens].
+      lengths: int32 [questions, group_size], tokens of each sample.
+      decode: see `step_ends`.
+    Returns:
+      int32 [questions, group_size, steps], -1 where there is no step; few numbers of steps, so few programs.
+    """
+    found = {place: step_ends(tokens[place][:length].tolist(), decode) for place, length in np.ndenumerate(lengths)}
+    ends = np.full((*lengths.shape, size_of(max(map(len, found.values())) or 1)), -1, np.int32)
+    for place, of_sample in found.items():
+        ends[place][: len(of_sample)] = of_sample
+    return ends
+
+
 def _protected(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of what no step ends in."""
     place = 0
@@ -112,4 +134,4 @@ def _cut(text: str, places: Iterator[int]) -> list[str]:
     first = len(text) - len(text.lstrip())
     last = len(text.rstrip())
     borders = [0, *(place for place in places if first < place < last), len(text)]
-    return [text[start:end] for start, end in zip(borders, borders[1:], strict=False)] if text else []
+    return [text[start:end] for start, end in itertools.pairwise(borders)] if text else []

@@ -3,11 +3,12 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_collections
+import optax
 from absl import logging
 from jax import Array
 from jax.sharding import Mesh
@@ -25,9 +26,18 @@ from dsmath.train.guards import Guard
 from dsmath.train.loop import BatchIterator, fit
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.rows import local_rows
-from dsmath.train.state import Batch, LossFunction, abstract_state, create_state, make_train_step, start_from
+from dsmath.train.state import (
+    Batch,
+    LossFunction,
+    TrainState,
+    abstract_state,
+    create_state,
+    make_train_step,
+    start_from,
+)
 from dsmath.train.watch import Watch
 
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 FREE = ("guards", "keep_last", "keep_best", "profile")  # fields of the config that a resumed run may change
 
 
@@ -86,26 +96,72 @@ def train(
     """
     mesh = make_mesh(config.mesh)
     model = Transformer(model_config)
+
+    def make_step(optimizer: optax.GradientTransformation) -> Step:
+        loss_function = next_token_loss(model, config.logits_chunk)
+        return make_train_step(loss_function, optimizer, mesh, config.num_microbatches)
+
+    _, result = run(
+        config,
+        workdir,
+        model,
+        mesh,
+        (lambda abstract: read_params(config.init_from, abstract)) if config.init_from else None,
+        make_step,
+        batches,
+        label,
+        tokens_per_step=config.batch_size * config.length,
+        copies=processes.count() * len(local_rows(mesh, config.batch_size)) // config.batch_size,
+    )
+    return result
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    model: Transformer,
+    mesh: Mesh,
+    read_parent: Callable[[Any], Any] | None,
+    make_step: Callable[[optax.GradientTransformation], Step],
+    batches: BatchIterator,
+    label: str,
+    *,
+    tokens_per_step: int | None,
+    copies: int,
+) -> tuple[TrainState, dict[str, float]]:
+    """The run of `train` for any model and step.
+
+    Args:
+      config: num_steps, save_every, keep_last, keep_best, log_every, seed, optimizer, guards, profile.
+      workdir, batches, label: see `train`.
+      model: the decoder, or what stands on one.
+      mesh: what it is spread over.
+      read_parent: gives a new run's first parameters, like their shapes, dtypes and shardings; None: random ones.
+      make_step: the guarded optimizer to a step; see `dsmath.train.loop.fit`.
+      tokens_per_step: by which the speed is told, where every step has as many.
+      copies: how many processes hold each row that `batches` counts.
+    Returns:
+      the last state, and what `train` returns.
+    """
     optimizer, schedule = make_optimizer(config.optimizer, config.num_steps)
     guard, rollbacks = Guard(config.guards), 0
     optimizer = guard.wrap(optimizer)
     with Checkpointer(
-        workdir, model_config, save_every=config.save_every, keep_last=config.keep_last, keep_best=config.keep_best
+        workdir, model.config, save_every=config.save_every, keep_last=config.keep_last, keep_best=config.keep_best
     ) as checkpointer:
         abstract = abstract_state(model, optimizer, mesh)
         if checkpointer.latest_step is not None:
             state, data = checkpointer.restore(abstract)
             batches.set_state(data["batches"])
             rollbacks = data["rollbacks"]
-        elif config.init_from:
+        elif read_parent:
             # No name keeps the parent's parameters: they would stay on the devices for the whole run.
-            state = start_from(read_params(config.init_from, abstract.params), model, optimizer, mesh, config.seed)
+            state = start_from(read_parent(abstract.params), model, optimizer, mesh, config.seed)
         else:
             state = create_state(model, optimizer, mesh, config.seed)
 
         start = int(state.step)
-        clock = _Clock(config.batch_size * config.length)
-        copies = processes.count() * len(local_rows(mesh, config.batch_size)) // config.batch_size  # of each row
+        clock = _Clock(tokens_per_step)
         with (
             MetricsWriter(workdir, start) as writer,
             Progress(config.num_steps, label, "step", done=start) as progress,
@@ -125,9 +181,9 @@ def train(
                 progress.advance(earlier - (step - 1))
                 clock.restart()
 
-            fit(
+            state = fit(
                 state,
-                make_train_step(next_token_loss(model, config.logits_chunk), optimizer, mesh, config.num_microbatches),
+                make_step(optimizer),
                 batches,
                 checkpointer,
                 guard,
@@ -141,11 +197,11 @@ def train(
                 on_rollback=go_back,
             )
     if not processes.is_main():
-        return {}
+        return state, {}
     losses = [record["loss"] for record in read_metrics(workdir)]
     tail = losses[-max(1, len(losses) // 10) :]  # one step's loss is noise, that of a skipped one no number
     tail = [loss for loss in tail if math.isfinite(loss)] or [math.nan]
-    return {"loss": sum(tail) / len(tail), "steps": config.num_steps, "parameters": _count(abstract.params)}
+    return state, {"loss": sum(tail) / len(tail), "steps": config.num_steps, "parameters": _count(abstract.params)}
 
 
 def _sum_counts(counts: list[Mapping[str, int]], copies: int) -> dict[str, int]:
@@ -160,7 +216,7 @@ def _count(params: Any) -> int:
 class _Clock:
     """Tokens per second between two looks; the first window, which compiles, has none."""
 
-    def __init__(self, tokens_per_step: int):
+    def __init__(self, tokens_per_step: int | None):
         self._tokens_per_step = tokens_per_step
         self.restart()
 
@@ -170,6 +226,6 @@ class _Clock:
     def rate(self, step: int) -> dict[str, float]:
         before, since = self._step, self._time
         self._step, self._time = step, time.perf_counter()
-        if before is None:
+        if before is None or self._tokens_per_step is None:
             return {}
         return {"tokens_per_second": (step - before) * self._tokens_per_step / (self._time - since)}

@@ -3,11 +3,12 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
 from dsmath.data import problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.reward.steps import find_ends, split_steps, step_ends
+from dsmath.reward.steps import find_ends, group_step_ends, split_steps, step_ends
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def tokenizer():
     [
         " First 3+4=7. Then 7-2=5. The answer is \\boxed{5}.",
         " 先算3+4=7。再算7-2=5。答案是\\boxed{5}。",
-        " é. ☃. 😀. a.",
+        " é. ☃. 😀.",
     ],
 )
 def test_a_step_ends_with_the_token_that_completes_it(tokenizer, text):
@@ -98,6 +99,19 @@ def test_characters_of_several_tokens_are_not_cut(tokenizer):
     (first, last) = step_ends(tokens, tokenizer.decode)
     assert tokenizer.decode(tokens[: first + 1]) == "😀。"
     assert last == len(tokens) - 1
+
+
+def test_groups_of_samples_have_their_ends_in_one_array(tokenizer):
+    texts = [["Aa. Bb. Cc.", "Aa."], ["", "Aa. Bb."]]
+    tokens, lengths = np.zeros((2, 2, 20), np.int32), np.zeros((2, 2), np.int32)
+    for place in np.ndindex(2, 2):
+        ids = tokenizer.encode(texts[place[0]][place[1]])
+        tokens[place][: len(ids)], lengths[place] = ids, len(ids)
+    ends = group_step_ends(tokens, lengths, tokenizer.decode)
+    assert ends.shape == (2, 2, 3)
+    assert (ends >= 0).sum(axis=2).tolist() == [[3, 1], [0, 2]]
+    for place in np.ndindex(2, 2):
+        assert ends[place].max() == lengths[place] - 1
 
 
 def test_a_solution_without_tokens_has_no_step(tokenizer):
