@@ -14,9 +14,14 @@ import pyarrow.parquet
 import pytest
 
 from dsmath.data.solutions import chat_prompt
+from dsmath.rl.legend import unknown
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TIMES = ("seconds", "rollout_seconds", "tokens_per_second")  # what the clock decides
+TIMES = (
+    "seconds",
+    "tokens_per_second",
+    *(f"{phase}_seconds" for phase in ("rollout", "reward", "reference", "update")),
+)
 LETTERS = "abcdefghijkl"
 
 
@@ -133,36 +138,92 @@ def test_pretraining_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pret
     assert _read(tmp_path / "killed") == (records, result)
 
 
-@pytest.mark.parametrize("lora_rank", [0, pytest.param(4, marks=pytest.mark.slow)])
-def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(
-    pretrain, problems, environment, tmp_path, lora_rank
-):
+RL = {
+    "problems": None,
+    "num_problems": 0,
+    "num_cpu_devices": 8,
+    "mesh.data": 2,
+    "mesh.fsdp": 2,
+    "mesh.tensor": 2,
+    "num_groups": 4,
+    "group_size": 4,
+    "updates_per_rollout": 2,
+    "decoding.max_new_tokens": 8,
+    "num_steps": 16,
+    "save_every": 3,
+    "samples_every": 1,
+    "optimizer.peak_learning_rate": 0.003,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"microbatch_tokens": 160},
+        pytest.param({"lora_rank": 4}, marks=pytest.mark.slow),
+        pytest.param({"lag": 1, "zero_variance": "resample", "max_correction": 2.0}, marks=pytest.mark.slow),
+        pytest.param({"coefficient": "ppo"}, marks=pytest.mark.slow),
+        pytest.param({"iterations": 2}, marks=pytest.mark.slow),
+        pytest.param({"source": "sft_model", "coefficient": "rft", "updates_per_rollout": 1}, marks=pytest.mark.slow),
+        pytest.param({"source": "sft_model", "coefficient": "dpo", "updates_per_rollout": 1}, marks=pytest.mark.slow),
+    ],
+    ids=["grpo", "lora", "lag", "ppo", "iterative", "rft", "dpo"],
+)
+def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems, environment, tmp_path, changes):
     _, parent = pretrain
-    overrides = {
-        "lora_rank": lora_rank,
-        "init_from": parent,
-        "problems": problems,
-        "num_problems": 0,
-        "num_cpu_devices": 8,
-        "mesh.data": 2,
-        "mesh.fsdp": 2,
-        "mesh.tensor": 2,
-        "num_groups": 4,
-        "group_size": 4,
-        "updates_per_rollout": 2,
-        "decoding.max_new_tokens": 8,
-        "num_steps": 16,
-        "save_every": 3,
-        "optimizer.peak_learning_rate": 0.003,
-    }
+    overrides = RL | {"init_from": parent, "problems": problems} | changes
     _run(_command("rl", tmp_path / "unbroken", overrides), environment)
     records, result = _read(tmp_path / "unbroken")
     assert [record["step"] for record in records] == list(range(1, 17))
     assert len({record["reward"] for record in records}) > 2  # right and wrong answers: something is learned
-    assert max(record["kl"] for record in records) > 1e-4
+    assert unknown(name for record in records for name in record) == set()  # the legend tells of every figure
+    if "kl" in records[0]:
+        assert max(record["kl"] for record in records) > 1e-4
 
     command = _command("rl", tmp_path / "killed", overrides)
     _run_and_kill(command, environment, tmp_path / "killed", 2)
     _run_and_kill(command, environment, tmp_path / "killed", 9)
     _run(command, environment)
     assert _read(tmp_path / "killed") == (records, result)
+    for name in ("histograms.jsonl", *(f"samples/{step:06}.parquet" for step in range(1, 17))):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_reward_model_that_goes_on_learning_is_resumed_too(pretrain, problems, environment, tmp_path):
+    _, parent = pretrain
+    shared = {name: value for name, value in RL.items() if name.startswith(("mesh", "num_cpu", "decoding"))}
+    shared |= {"problems": problems, "num_problems": 0}
+    for kind in ("outcome", "process"):
+        rewards = {"kind": kind, "init_from": parent, "sampler": parent, "num_samples": 4, "num_completions": 2}
+        rewards |= {"num_steps": 8, "batch_size": 8, "shard_size": 4, "held_out": 0.2, "save_every": 4}
+        _run(_command("reward", tmp_path / kind, shared | rewards), environment)
+        overrides = RL | {"init_from": parent, "problems": problems, "reward_model": tmp_path / kind}
+        overrides |= {"reward": f"{kind}_model", "iterations": 2, "updates_per_rollout": 1, "replay.num_steps": 4}
+        _run(_command("rl", tmp_path / f"{kind}-unbroken", overrides), environment)
+        command = _command("rl", tmp_path / f"{kind}-killed", overrides)
+        _run_and_kill(command, environment, tmp_path / f"{kind}-killed", 7)
+        _run_and_kill(command, environment, tmp_path / f"{kind}-killed", 13)
+        _run(command, environment)
+        assert _read(tmp_path / f"{kind}-killed") == _read(tmp_path / f"{kind}-unbroken")
+
+
+@pytest.mark.slow
+def test_500_steps_killed_every_40_end_where_the_unbroken_run_ends(pretrain, problems, environment, tmp_path):
+    _, parent = pretrain
+    overrides = RL | {
+        "init_from": parent,
+        "problems": problems,
+        "num_steps": 500,
+        "save_every": 10,
+        "samples_every": 50,
+    }
+    overrides |= {"num_cpu_devices": 1, "mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    _run(_command("rl", tmp_path / "unbroken", overrides), environment)
+    command = _command("rl", tmp_path / "killed", overrides)
+    for records in range(40, 500, 40):
+        _run_and_kill(command, environment, tmp_path / "killed", records)
+    _run(command, environment)
+    records, result = _read(tmp_path / "killed")
+    assert len(records) == 500
+    assert (records, result) == _read(tmp_path / "unbroken")
