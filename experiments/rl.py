@@ -27,7 +27,7 @@ from dsmath.rl.policy import Policy
 from dsmath.rl.state import RunState
 from dsmath.rollout.batches import make_batch
 from dsmath.runs import driver, processes
-from dsmath.runs.errors import Preempted
+from dsmath.runs.errors import InputError, Preempted
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
@@ -48,6 +48,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     parents = {name: config[name] for name in ("init_from", "reward_model") if config[name]}
     for name, parent in parents.items():
         require_finished(parent, f"config.{name}")
+    if config.lag and processes.count() > 1:
+        raise InputError("config.lag: rollout and update run side by side in one process only; set it to 0")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
 

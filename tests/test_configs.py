@@ -18,7 +18,7 @@ PRESETS = {
     "pretrain": ("nano", "1b3", "7b"),
     "sft": ("nano", "7b"),
     "reward": ("nano", "1b3", "7b"),
-    "rl": ("nano", "7b"),
+    "rl": ("nano", "1b3", "7b"),
     "evaluate": ("nano", "7b"),
     "generate": ("nano", "7b"),
     "serve": ("nano", "7b"),
@@ -170,17 +170,40 @@ def test_reward_models_are_the_papers(preset):
     _assert_holds(_config("reward", preset), expected)
 
 
-def test_rl_is_the_papers():
-    config = _config("rl", "7b")
+@pytest.mark.parametrize("size", ["1b3", "7b"])
+@pytest.mark.parametrize("method", ["grpo_os", "grpo_ps", "grpo_iterative"])
+def test_rl_is_the_papers(size, method):
+    config = _config("rl", f"{size},{method}")
     expected = {
         "group_size": 64,
         "beta": 0.04,
         "updates_per_rollout": 1,
+        "kl": "k3",
+        "aggregation": "output",
+        "iterations": 2 if method == "grpo_iterative" else 1,
+        "replay.share": 0.1,
+        "replay.learning_rate": 2e-5,
         "decoding.max_new_tokens": 1024,
         "optimizer.peak_learning_rate": 1e-6,
     }
     _assert_holds(config, expected)
     assert config.num_groups * config.group_size == 1024
+
+
+def test_the_methods_are_those_of_table_10():
+    rl = importlib.import_module("configs.rl")
+    for name, (source, reward, coefficient) in {
+        "sft": ("sft_data", "none", "sft"),
+        "rft": ("sft_model", "rule", "rft"),
+        "online_rft": ("policy", "rule", "rft"),
+        "dpo": ("sft_model", "rule", "dpo"),
+        "ppo": ("policy", "outcome_model", "ppo"),
+        "grpo_os": ("policy", "outcome_model", "grpo"),
+        "grpo_ps": ("policy", "process_model", "grpo"),
+        "grpo_iterative": ("policy", "outcome_model", "grpo"),
+    }.items():
+        _assert_holds(rl.get_config(f"7b,{name}"), {"source": source, "reward": reward, "coefficient": coefficient})
+    assert len(rl.METHODS) == 8
 
 
 def test_evaluation_is_the_papers():

@@ -169,6 +169,20 @@ def test_truncated_outputs_can_be_left_out(run):
     assert (batch["segments"] > 0).sum() == run[5].samples.lengths[~truncated].sum()  # nor are they computed
 
 
+def test_groups_of_cut_outputs_alone_and_empty_outputs_change_nothing(run):
+    stage = run[5]
+    cut = stage.samples._replace(truncated=np.ones_like(stage.samples.truncated))
+    config = _config(mask_truncated=True)
+    batch, _ = _batch(run, config, dataclasses.replace(stage, samples=cut))
+    assert batch["mask"].sum() == 0
+    _, metrics = _update(run, config, batch)
+    assert float(metrics["loss"]) == 0
+    assert float(metrics["grad_norm"]) == 0
+    empty = stage.samples._replace(lengths=np.zeros_like(stage.samples.lengths), mask=np.zeros_like(stage.samples.mask))
+    batch, _ = _batch(run, _config(), dataclasses.replace(stage, samples=empty))
+    assert float(_update(run, _config(), batch)[1]["grad_norm"]) == 0
+
+
 def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run):
     stage = run[5]
     tokens = stage.samples.tokens.copy()
