@@ -20,7 +20,7 @@ from dsmath.data.tokenizer import Tokenizer
 from dsmath.evaluation import scores, selection
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
-from dsmath.reward import generations, models, training
+from dsmath.reward import generations, groups, models, training
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
@@ -123,24 +123,25 @@ def score(
     tokenizer: Tokenizer,
 ) -> pyarrow.Table:
     """Adds `score` to the samples, and `step_scores` where the reward model scores steps."""
-    groups = selection.to_groups(samples, prompts, reward_model.kind, tokenizer.decode)
+    found = selection.to_groups(samples, prompts, reward_model.kind, tokenizer.decode)
     compute = training.make_scores(
         reward_model,
         mesh,
         batch_size=max(1, config.batch_size // config.num_samples),
         group_size=config.num_samples,
         max_tokens=config.max_new_tokens,
+        steps=groups.most_steps(found),
         pad_id=tokenizer.pad_id,
     )
-    with Progress(len(groups), "score", "problem") as progress:
-        found = []
-        for of_group in compute(reward_model.params, groups):
-            found += of_group
+    with Progress(len(found), "score", "problem") as progress:
+        values = []
+        for of_group in compute(reward_model.params, found):
+            values += of_group
             progress.advance()
     if reward_model.kind == models.PROCESS:
-        steps = pyarrow.array([of_steps.tolist() for of_steps in found], pyarrow.list_(pyarrow.float32()))
+        steps = pyarrow.array([of_steps.tolist() for of_steps in values], pyarrow.list_(pyarrow.float32()))
         samples = samples.append_column("step_scores", steps)
-    whole = [selection.aggregate(of_steps, config.aggregate) for of_steps in found]
+    whole = [selection.aggregate(of_steps, config.aggregate) for of_steps in values]
     return samples.append_column("score", pyarrow.array(whole, pyarrow.float32()))
 
 

@@ -56,6 +56,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     shape = {
         "group_size": config.num_samples,
         "max_tokens": config.decoding.max_new_tokens,
+        "steps": groups.most_steps(found),
         "pad_id": tokenizer.pad_id,
     }
     found = groups.cut(found, shape["group_size"], shape["max_tokens"])

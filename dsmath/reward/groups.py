@@ -186,15 +186,24 @@ def hold_out(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Gro
     return train, [group for group in groups if tuple(group.prompt) in held]
 
 
-def make_batch(groups: Sequence[Group], group_size: int, max_tokens: int, pad_id: int) -> dict[str, np.ndarray]:
+def most_steps(groups: Sequence[Group]) -> int:
+    """The most labelled steps of a solution, rounded up by `size_of`; 1 where there are none."""
+    return batches.size_of(
+        max((len(solution.ends) for group in groups for solution in group.solutions), default=1) or 1
+    )
+
+
+def make_batch(
+    groups: Sequence[Group], group_size: int, max_tokens: int, steps: int, pad_id: int
+) -> dict[str, np.ndarray]:
     """A batch of groups, see `dsmath.rollout.batches.make_batch`, with the labels that `models.make_loss` takes.
 
     Args:
-      groups: of at most `group_size` solutions of at most `max_tokens` tokens; the rest is empty.
+      groups: of at most `group_size` solutions of at most `max_tokens` tokens and `steps` labelled steps; the rest is
+        empty. A run keeps to one number of each, so few programs compile.
       pad_id: token id that fills arrays.
     """
     samples = empty_samples(len(groups), group_size, max_tokens, pad_id)
-    steps = batches.size_of(max((len(s.ends) for group in groups for s in group.solutions), default=1) or 1)
     shape = (len(groups), group_size)
     labels, label_mask = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     ends, step_labels = np.full((*shape, steps), -1, np.int32), np.zeros((*shape, steps), np.float32)

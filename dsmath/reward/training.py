@@ -55,7 +55,7 @@ def shards(mesh: Mesh) -> int:
 
 
 def make_scores(
-    reward_model: RewardModel, mesh: Mesh, *, batch_size: int, group_size: int, max_tokens: int, pad_id: int
+    reward_model: RewardModel, mesh: Mesh, *, batch_size: int, group_size: int, max_tokens: int, steps: int, pad_id: int
 ) -> Callable[[Any, Sequence[Group]], Iterator[list[np.ndarray]]]:
     """Makes `(params, groups) -> scores` of a reward model's kind, for any of its parameters.
 
@@ -63,7 +63,7 @@ def make_scores(
       reward_model: kind, loss and model.
       mesh: what it is spread over.
       batch_size: groups that are scored at once.
-      group_size, max_tokens, pad_id: see `groups.make_batch`.
+      group_size, max_tokens, steps, pad_id: see `groups.make_batch`.
     Returns:
       the function; for one group after another it gives of each solution float32 [1], the outcome's score, or [steps].
     """
@@ -72,7 +72,7 @@ def make_scores(
     def score(params: Any, groups: Sequence[Group]) -> Iterator[list[np.ndarray]]:
         for start in range(0, len(groups), batch_size):
             some = groups[start : start + batch_size]
-            batch = labelled.make_batch(some, group_size, max_tokens, pad_id)
+            batch = labelled.make_batch(some, group_size, max_tokens, steps, pad_id)
             parts = batches.split(batch, 0, shards(mesh))
             results = [compute(params, jax.device_put(part, batch_sharding(mesh))) for part in parts]
             values = batches.merge(parts, results)  # [groups, group_size, max_tokens]

@@ -125,7 +125,7 @@ def go_on(
         chosen,
         min(replay.num_groups, len(chosen)),
         config.seed + iteration,
-        lambda some: groups.make_batch(some, size, length, pad_id),
+        lambda some: groups.make_batch(some, size, length, groups.most_steps(chosen), pad_id),
     )
     for _ in range(replay.num_steps):
         state, metrics = update(state, next(batches))

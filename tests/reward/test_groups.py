@@ -15,6 +15,7 @@ from dsmath.reward.groups import (
     hold_out,
     keep_telling,
     make_batch,
+    most_steps,
     to_table,
 )
 from dsmath.rollout.samples import empty_samples
@@ -36,7 +37,8 @@ def test_a_batch_holds_labels_where_there_are_some():
         Group([5, 6], [_solution(3, 1.0, [1, 2], [1.0, 0.5]), _solution(2, np.nan)]),
         Group([7], [_solution(4, 0.0, [3], [0.0])]),
     ]
-    batch = make_batch(groups, group_size=2, max_tokens=4, pad_id=0)
+    assert most_steps(groups) == 2
+    batch = make_batch(groups, group_size=2, max_tokens=4, steps=2, pad_id=0)
     assert batch["completions"].tolist() == [[[1, 2, 3, 0], [1, 2, 0, 0]], [[1, 2, 3, 4], [0, 0, 0, 0]]]
     assert batch["lengths"].tolist() == [[3, 2], [4, 0]]
     assert batch["labels"].tolist() == [[1, 0], [0, 0]]

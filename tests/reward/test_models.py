@@ -17,7 +17,7 @@ from dsmath.runs.errors import InputError
 from dsmath.train.checkpoint import Checkpointer, read_model, read_params
 from dsmath.train.state import abstract_params, start_from
 
-SHAPE = {"group_size": 3, "max_tokens": 8, "pad_id": 0}
+SHAPE = {"group_size": 3, "max_tokens": 8, "steps": 2, "pad_id": 0}
 
 
 def _mesh(**shape):
