@@ -197,6 +197,7 @@ def test_a_reward_model_that_goes_on_learning_is_resumed_too(pretrain, problems,
     for kind in ("outcome", "process"):
         rewards = {"kind": kind, "init_from": parent, "sampler": parent, "num_samples": 4, "num_completions": 2}
         rewards |= {"num_steps": 8, "batch_size": 8, "shard_size": 4, "held_out": 0.2, "save_every": 4}
+        rewards["optimizer.warmup_steps"] = 1
         _run(_command("reward", tmp_path / kind, shared | rewards), environment)
         overrides = RL | {"init_from": parent, "problems": problems, "reward_model": tmp_path / kind}
         overrides |= {"reward": f"{kind}_model", "iterations": 2, "updates_per_rollout": 1, "replay.num_steps": 4}
