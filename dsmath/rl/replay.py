@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from absl import logging
 from jax.sharding import Mesh
 
 from dsmath.data import chat
@@ -24,6 +25,7 @@ from dsmath.reward.models import RewardModel
 from dsmath.rl.ahead import load_stage, save_stage
 from dsmath.rl.exploration import Stage
 from dsmath.runs import processes
+from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import read_json, to_path
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import start_from
@@ -114,7 +116,11 @@ def go_on(
     chosen = training.with_replay(
         groups.cut(new, size, length)[-wanted:], groups.cut(older, size, length), replay.share, rng
     )
-    chosen = groups.keep_telling(chosen, reward_model.kind, reward_model.loss, "config.problems")
+    try:
+        chosen = groups.keep_telling(chosen, reward_model.kind, reward_model.loss, "config.problems")
+    except InputError as nothing:  # a policy that is always right, say; hours of work are no price for it
+        logging.warning("iteration %d: the reward model stays as it is: %s", iteration, nothing)
+        return reward_model.params
     settings = config.optimizer.to_dict() | {"peak_learning_rate": replay.learning_rate, "schedule": "constant"}
     optimizer, _ = make_optimizer(settings | {"warmup_steps": 0}, replay.num_steps)
     state = start_from(reward_model.params, reward_model.model, optimizer, mesh, config.seed)
