@@ -12,15 +12,16 @@ import os
 import pathlib
 import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
 from dsmath.evaluation import ablation
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError
-from dsmath.runs.jobs import LOG, run_stages
-from dsmath.runs.sweep import plan
+from dsmath.runs.errors import InputError, Paused, Preempted
+from dsmath.runs.jobs import KEPT_BACK, LOG, PAUSED, WAITS, run_stages
+from dsmath.runs.sweep import Stage, plan
 from dsmath.runs.workdir import CONFIG, lock_workdir, write_atomically, write_json
 
 
@@ -48,12 +49,7 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
         rows = ablation.collect(points)
         if rows:
             write_results(folder, config, rows)
-    if ended:
-        causes = [f"{stages[path].name} {how} ({path / LOG})" for path, how in ended.items() if how != "not started"]
-        raise InputError(
-            f"{len(rows)} of {len(points)} figures are there; {'; '.join(causes)}; "
-            "mend what the logs name, then run the same line again"
-        )
+    finish(stages, ended, f"{len(rows)} of {len(points)} figures are there")
 
 
 def load_config(stage: str, preset: str) -> ml_collections.ConfigDict:
@@ -61,7 +57,26 @@ def load_config(stage: str, preset: str) -> ml_collections.ConfigDict:
     return importlib.import_module(f"configs.{stage}").get_config(preset)
 
 
-def write_commands(stages: Any) -> str:
+def finish(stages: dict[pathlib.Path, Stage], ended: dict[pathlib.Path, str], state: str) -> None:
+    """Ends the program with what kept stages from finishing; silent where all have.
+
+    Raises:
+      InputError: one has failed.
+      Paused: one waits for people.
+      Preempted: one was paused.
+    """
+    causes = [f"{stages[path].name} {how} ({path / LOG})" for path, how in ended.items() if how != KEPT_BACK]
+    line = f"{state}; {'; '.join(causes)}; "
+    if not causes:
+        return
+    if {*ended.values()} <= {PAUSED, KEPT_BACK}:
+        raise Preempted(f"{line}the same line resumes")
+    if {*ended.values()} <= {PAUSED, WAITS, KEPT_BACK}:
+        raise Paused(f"{line}do what the logs say, then run the same line again")
+    raise InputError(f"{line}mend what the logs name, then run the same line again")
+
+
+def write_commands(stages: Iterable[Stage]) -> str:
     """A script of the exact commands, parents first."""
     lines = ["#!/bin/sh", "# Every command of the sweep, parents first.", "set -e", f"cd {shlex.quote(os.getcwd())}"]
     for stage in stages:

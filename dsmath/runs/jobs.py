@@ -16,6 +16,7 @@ from dsmath.runs.sweep import Stage
 from dsmath.runs.workdir import RESULT, lock_workdir
 
 LOG = "log.txt"
+PAUSED, WAITS, KEPT_BACK = "was paused", "waits for people", "not started"
 STATUS_SECONDS = 30.0  # between two looks at the running stages
 _POLL_SECONDS = 0.1
 
@@ -34,7 +35,7 @@ def run_stages(
       environment: variables of the processes.
       stream: where progress is told; standard error by default.
     Returns:
-      What ended otherwise than finished, by folder: "failed with status 2", "paused" or "not started".
+      What ended otherwise than finished, by folder: PAUSED, WAITS, KEPT_BACK, or "failed with status …".
     """
     runner = _Runner(stages, jobs, environment, stream or sys.stderr)
     try:
@@ -78,7 +79,7 @@ class _Runner:
             if time.monotonic() - self._told >= STATUS_SECONDS:
                 self._tell_status(ready)
         kept_back = self._stages.keys() - self._finished - self._ended.keys()
-        return self._ended | dict.fromkeys(sorted(kept_back), "not started")
+        return self._ended | dict.fromkeys(sorted(kept_back), KEPT_BACK)
 
     def kill(self) -> None:
         for _, process, _ in self._running.values():
@@ -115,8 +116,8 @@ class _Runner:
                 self._tell(f"finished {name}, {seconds:.0f} s")
                 continue
             code = process.returncode
-            self._ended[folder] = "paused" if code in (0, 3) else f"failed with status {code}"
-            self._tell(f"{self._ended[folder]}: {name}; {folder / LOG} ends: {_last_line(folder / LOG)}")
+            self._ended[folder] = {0: PAUSED, 3: WAITS}.get(code, f"failed with status {code}")
+            self._tell(f"{name} {self._ended[folder]}; {folder / LOG} ends: {_last_line(folder / LOG)}")
         return finished
 
     def _tell_status(self, ready: list[pathlib.Path]) -> None:

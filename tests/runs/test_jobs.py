@@ -55,9 +55,10 @@ def test_a_failure_keeps_back_its_descendants_alone_and_the_next_run_makes_what_
     assert (other / "result.json").stat().st_mtime_ns == made
 
 
-def test_a_stage_that_ends_well_without_a_result_is_paused(tmp_path):
-    ended, _ = _run(_stage(tmp_path / "one", "sys.exit(0)"))
-    assert ended == {"one": "paused"}
+@pytest.mark.parametrize(("status", "how"), [(0, "was paused"), (3, "waits for people")])
+def test_a_stage_that_ends_without_a_result_and_without_an_error_has_not_failed(tmp_path, status, how):
+    ended, _ = _run(_stage(tmp_path / "one", f"sys.exit({status})"))
+    assert ended == {"one": how}
 
 
 @pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])
