@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from tunix.models.llama3 import model as llama
@@ -26,7 +27,7 @@ class Turns:
     def __init__(self, answers: TextIO):
         self.answers, self.drawn = answers, {}
 
-    def batches(self, prompts: list[str], cluster: rl_cluster.RLCluster) -> Iterator[dict[str, list[str]]]:
+    def batches(self, prompts: np.ndarray, cluster: rl_cluster.RLCluster) -> Iterator[dict[str, np.ndarray]]:
         while True:
             started = time.perf_counter()
             yield {"prompts": prompts}
@@ -52,7 +53,8 @@ def main() -> None:
         say(answers, nats(model, arrays["checked"], prompts.shape[1]))
     turns = Turns(answers)
     learner = make_learner(model, job, prompts.shape, turns)
-    learner.train(turns.batches([" ".join(map(str, prompt)) for prompt in prompts], learner.rl_cluster))
+    texts = np.array([" ".join(map(str, prompt)) for prompt in prompts])
+    learner.train(turns.batches(texts, learner.rl_cluster))
 
 
 def make_learner(

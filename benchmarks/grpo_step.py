@@ -26,11 +26,14 @@ from scipy import stats
 
 from benchmarks import timing
 from benchmarks.llama import LlamaPeer, find_python, prepare
+from configs import rl
 from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
-from dsmath.rl import advantages, loop
-from dsmath.rollout.batches import make_batch
+from dsmath.rl import loop, paradigm
+from dsmath.rl.exploration import Stage
+from dsmath.rl.rewards import Rewards, decode_samples
+from dsmath.rollout.batches import size_of
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import halvings
@@ -38,7 +41,7 @@ from dsmath.rollout.requests import Limits
 from dsmath.rollout.samples import Samples
 from dsmath.runs.workdir import write_json
 from dsmath.train.optimizer import make_optimizer
-from dsmath.train.state import create_state, make_train_step
+from dsmath.train.state import create_state, make_accumulate, make_apply
 
 _NUM_GROUPS = flags.DEFINE_integer("num_groups", 16, "prompts", lower_bound=1)
 _GROUP_SIZE = flags.DEFINE_integer("group_size", 16, "samples of each prompt", lower_bound=2)
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> None:
     shape = (_NUM_GROUPS.value, _PROMPT_TOKENS.value)
     prompts = np.random.default_rng(0).integers(len(stop_ids), config.vocab_size, size=shape, dtype=np.int32)
     decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=_MAX_NEW_TOKENS.value)
-    params, ours = _make_step(config, prompts.tolist(), decoding, stop_ids)
+    params, drawn, ours = _make_step(config, prompts.tolist(), decoding, stop_ids)
     settings = {
         "group_size": _GROUP_SIZE.value,
         "microbatch_size": min(_MICROBATCH_SIZE.value, _NUM_GROUPS.value * _GROUP_SIZE.value),
@@ -81,7 +84,6 @@ def main(argv: list[str]) -> None:
         "clip_eps": _CLIP_EPS,
         "optimizer": _OPTIMIZER,
     }
-    drawn = ours()["samples"]
     checked = int(drawn.lengths[:, 0].max())
     arrays = {"prompts": prompts, "checked": np.concatenate([prompts, drawn.tokens[:, 0, :checked]], axis=1)}
     with contextlib.ExitStack() as stack:
@@ -107,8 +109,8 @@ def main(argv: list[str]) -> None:
 
 def _make_step(
     config: ModelConfig, prompts: list[list[int]], decoding: Decoding, stop_ids: tuple[int, ...]
-) -> tuple[Any, Callable[[], dict[str, Any]]]:
-    """Our first parameters, on the host, and our step: every call is the next one."""
+) -> tuple[Any, Samples, Callable[[], dict[str, Any]]]:
+    """Our first parameters, on the host, samples that they drew, and our step: every call is the next one."""
     mesh = make_mesh({})
     model = Transformer(config)
     settings = dict(_OPTIMIZER, schedule="constant", warmup_steps=0, moments="float32")
@@ -127,13 +129,27 @@ def _make_step(
         cache_dtype="float32",
     )
     engine = Engine(model, mesh, limits, pad_id=0)
-    logprobs = loop.make_logprobs(model, mesh, logits_chunk=64)
-    loss_function = loop.grpo_loss(model, clip_eps=_CLIP_EPS, beta=_BETA, logits_chunk=64)
-    update = make_train_step(loss_function, optimizer, mesh)
+    of_rl = rl.get_config("nano")
+    of_rl.update({"clip_eps": _CLIP_EPS, "beta": _BETA, "logits_chunk": 64})
+    of_rl.decoding.max_new_tokens = _MAX_NEW_TOKENS.value
+    logprobs = loop.make_logprobs(model, mesh, of_rl.logits_chunk)
+    loss_function = loop.make_loss(model, paradigm.make_objective(of_rl), of_rl)
+    accumulate, apply = make_accumulate(loss_function, mesh), make_apply(optimizer, mesh)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 
-    def step() -> dict[str, Any]:
+    def learn(samples: Samples, rewards: np.ndarray) -> float:
+        """The update; when the log-probabilities of the reference were there."""
         nonlocal state
+        numbers = np.arange(len(prompts))
+        stage = Stage(numbers, numbers, samples, Rewards(rewards, rewards > 0), None, {}, 0, 0)
+        batch, _ = loop.make_step_batch(stage, prompts, of_rl, _decode, pad_id=0)
+        batch["ref_logprobs"] = loop.over(loop.cut(batch, 0, mesh), logprobs, reference)
+        scored = time.perf_counter()
+        state, _ = loop.update(state, loop.cut(batch, 0, mesh), accumulate, apply)
+        jax.block_until_ready(state)
+        return scored
+
+    def step() -> dict[str, Any]:
         started = time.perf_counter()
         samples = engine.sample(
             state.params,
@@ -145,34 +161,44 @@ def _make_step(
             stop_ids=stop_ids,
         )
         sampled = time.perf_counter()
-        scores = loop.score(samples, [""] * len(prompts), _decode, _reward)
-        batch = make_batch(prompts, samples, pad_id=0)
-        batch["advantages"] = np.asarray(advantages.outcome(scores.rewards))
-        batch["rollout_logprobs"] = samples.logprobs
-        batch["ref_logprobs"] = jax.block_until_ready(logprobs(reference, batch))
-        scored = time.perf_counter()
-        state, _ = update(state, batch)
-        jax.block_until_ready(state)
+        rewards = np.array([_reward(group) for group in decode_samples(samples, _decode)])
+        scored = learn(samples, rewards)
         ended = time.perf_counter()
         return {
             "seconds": ended - started,
             "phases": {"rollout": sampled - started, "scoring": scored - sampled, "update": ended - scored},
             "cpu_seconds": time.process_time(),
             "lengths": samples.lengths.ravel().tolist(),
-            "reward": float(scores.rewards.mean()),
+            "reward": float(rewards.mean()),
             "samples": samples,
         }
 
-    return jax.device_get(state.params), step
+    first = jax.device_get(state.params)
+    drawn = step()["samples"]
+    _compile_shapes(learn, drawn)
+    return first, drawn, step
+
+
+def _compile_shapes(learn: Callable[[Samples, np.ndarray], float], drawn: Samples) -> None:
+    """Compiles the update for half to twice as many packed rows as these samples fill, as a run comes to do in time.
+
+    Equal rewards have no gradient, so that nothing is learned.
+    """
+    questions, group_size, length = drawn.tokens.shape
+    filled = int(np.ceil(drawn.lengths.sum(axis=1).max() / length))
+    for rows in range(max(1, filled // 2), min(2 * filled, group_size) + 1):
+        if rows == size_of(rows):
+            lengths = np.where(np.arange(group_size) < rows, length, 0) * np.ones((questions, 1), np.int32)
+            mask = (np.arange(length) < lengths[..., None]).astype(np.float32)
+            learn(drawn._replace(lengths=lengths, mask=mask), np.zeros((questions, group_size), np.float32))
 
 
 def _decode(tokens: np.ndarray) -> str:
     return " ".join(map(str, tokens))
 
 
-def _reward(texts: list[str], golds: list[str]) -> np.ndarray:
+def _reward(texts: list[str]) -> np.ndarray:
     """A rule on the text, the peers' too: 1 where the first token is even."""
-    del golds
     return np.array([float(int(text.split()[0]) % 2 == 0) if text else 0.0 for text in texts], np.float32)
 
 

@@ -84,7 +84,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.kl = "k3"  # eq. 4; or k1, k2 (GRPO)
     # What others do otherwise; each is off.
     c.clip_eps_high = 0.0  # upper bound of the clip where it differs, 0.28 in DAPO; 0: clip_eps
-    c.scale_advantages = True  # False: not divided by the group's deviation (Dr. GRPO, arXiv 2503.20783)
+    c.scale_advantages = "group"  # by its deviation; or "batch" (arXiv 2508.08221), "none" (Dr. GRPO, arXiv 2503.20783)
     c.aggregation = "output"  # eq. 3; or "token" (DAPO), "constant" (Dr. GRPO)
     c.unbiased_kl = False  # True: the KL term is weighed by the ratio (DeepSeek-V3.2, arXiv 2512.02556)
     c.ratio_bound = 0.0  # where the unclipped ratio is cut (INTELLECT-2, arXiv 2505.07291); 0: nowhere

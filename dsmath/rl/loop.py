@@ -181,9 +181,10 @@ def make_step_batch(
         if stage.old_logprobs is not None:
             batch["old_logprobs"] = stage.old_logprobs
     if config.coefficient == "grpo":
-        rewards, scale = stage.rewards, config.scale_advantages
+        rewards, scale = stage.rewards, config.scale_advantages != "none"
         if rewards.steps is None:
-            found = advantages.outcome(rewards.outputs, scale=scale)[..., None]
+            of_batch = config.scale_advantages == "batch"
+            found = advantages.outcome(rewards.outputs, scale=scale, batch_deviation=of_batch)[..., None]
         else:
             found = advantages.process(rewards.steps, rewards.ends, samples.tokens.shape[2], scale=scale)
         batch["advantages"] = np.asarray(found)

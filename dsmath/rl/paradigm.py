@@ -56,6 +56,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         "zero_variance": ZERO_VARIANCE,
         "aggregation": objectives.AGGREGATIONS,
         "kl": tuple(objectives.KL),
+        "scale_advantages": ("group", "batch", "none"),
         "lag": (0, 1),
     }
     for field, values in choices.items():
@@ -76,6 +77,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.iterations > 1 and not uses_reference(config):
         raise InputError(f"config.iterations: {coefficient} has no reference to reset; set it to 1")
+    if config.scale_advantages == "batch" and config.reward == "process_model":
+        raise InputError("config.scale_advantages: rewards of steps are scaled by their group; choose group or none")
     if config.lag and config.source != "policy":
         raise InputError(f"config.lag: source {config.source} does not change, so nothing lags; set it to 0")
     if config.lag and config.iterations > 1:

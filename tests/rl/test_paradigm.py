@@ -61,6 +61,7 @@ def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
         ("grpo_os", {"clip_eps_high": 0.1}, r"config\.clip_eps_high: 0.1 is below config\.clip_eps=0.2"),
         ("grpo_os", {"kl": "k4"}, r"config\.kl: 'k4' is none of k1, k2, k3"),
         ("grpo_os", {"aggregation": "mean"}, r"config\.aggregation: 'mean' is none of output, token, constant"),
+        ("grpo_ps", {"scale_advantages": "batch"}, r"config\.scale_advantages: rewards of steps"),
         ("grpo_os", {"iterations": 3}, r"config\.num_steps: 50 is no multiple of config\.iterations=3"),
         ("online_rft", {"iterations": 2}, r"config\.iterations: rft has no reference"),
         ("rft", {"lag": 1}, r"config\.lag: source sft_model does not change"),

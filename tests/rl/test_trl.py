@@ -71,7 +71,6 @@ STEPS = {
 DPO = {
     "dpo": {"loss_type": "sigmoid", "beta": 0.1},
     "dpo_averaged": {"loss_type": "sigmoid_norm", "beta": 2.0},
-    "dpo_ipo": {"loss_type": "ipo", "beta": 0.1},
 }
 
 
