@@ -77,6 +77,16 @@ ANOTHER_SHAPE = [
 ]
 
 
+def test_any_checkpoint_that_was_kept_can_be_read_and_others_are_named(parent):
+    workdir, saved = parent
+    abstract = abstract_params(Transformer(read_model(workdir, step=5)), make_mesh({"data": 1}, jax.devices()[:1]))
+    params = read_params(workdir, abstract, step=5)
+    for leaf, newest in zip(jax.tree.leaves(params), jax.tree.leaves(saved.params), strict=True):
+        np.testing.assert_allclose(leaf, newest - 8, rtol=1e-6, atol=1e-6)  # what step 8 had added
+    with pytest.raises(InputError, match=r"config\.step: 3 is no checkpoint of config\.init_from=.*, which has 5, 8"):
+        read_params(workdir, abstract, step=3)
+
+
 @pytest.mark.parametrize(("changes", "named"), ANOTHER_SHAPE)
 def test_a_checkpoint_of_another_shape_is_refused_with_its_first_leaf(parent, make_model_config, changes, named):
     workdir, _ = parent
