@@ -48,7 +48,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_cpu_devices = 1
 
     c.batch_size = 16 if nano else 32  # questions, with all their samples; ours
-    c.microbatch_tokens = 0 if nano else 131072  # most tokens in work at once; 0: all of a batch. Ours
+    c.microbatch_tokens = 0 if nano else 131072  # most tokens in work on a device; 0: all of a batch. Ours
     c.num_steps = 250 if nano else 5000  # ours
     c.save_every = 50 if nano else 250
     c.keep_last = 2  # newest regular checkpoints that stay; ours

@@ -43,6 +43,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
 
     # The method
     c.source, c.reward, c.coefficient = METHODS[method or "grpo_os"]
+    c.distinct = (
+        method == "rft"
+    )  # of right samples of the same reasoning one is learned from; ours, after Yuan et al. 2023
     if nano and not method:
         c.reward = "rule"  # ours: the laptop's chain trains no reward model
     c.reward_model = ""  # workdir of experiments.reward: of outcome_model, process_model, mixed
@@ -65,7 +68,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.group_size = 16 if nano else 64  # §4.2
     if method == "sft":
         c.num_groups, c.group_size = c.num_groups * c.group_size, 1  # a question has one solution
-    c.zero_variance = "keep"  # groups whose rewards are equal; or "skip", or "resample" (DAPO, arXiv 2503.14476)
+    # Groups whose rewards are equal, which teach nothing: "keep"; "skip", unless all are such; or "resample", ask other
+    # questions instead (DAPO, arXiv 2503.14476).
+    c.zero_variance = "keep"
     c.max_resamples = 4  # rounds of "resample" beyond the first; ours
     c.lag = 0  # 1: the next rollout runs beside the update, with the policy before it
     c.decoding = ml_collections.ConfigDict(
@@ -90,7 +95,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.ratio_bound = 0.0  # where the unclipped ratio is cut (INTELLECT-2, arXiv 2505.07291); 0: nowhere
     c.sequence_ratio = False  # True: one ratio an output (GSPO, arXiv 2507.18071)
     c.mask_truncated = False  # True: outputs cut at max_new_tokens teach nothing (DAPO)
-    c.entropy_bonus = 0.0  # weight of the entropy
+    c.entropy_bonus = 0.0  # weight of the entropy (Mnih et al. 2016)
     c.max_correction = 0.0  # bound of the weight that undoes the rollout's gap, 2 is usual (Yao et al. 2025); 0: none
 
     c.ppo = ml_collections.ConfigDict(
@@ -111,7 +116,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
-    c.microbatch_tokens = 0  # most tokens of packed outputs and prompts in work at once, on all devices; 0: all; ours
+    # Most tokens of packed outputs and prompts in work on a device; 0: all. Ours: one group of the paper at a time.
+    c.microbatch_tokens = 0 if nano else 64 * 1024 + 2048
     c.logits_chunk = 128 if nano else 64  # tokens of a row whose logits stand in memory at a time; ours
     c.num_steps = 50 if nano else 500  # of all iterations; ours
     c.save_every = 10 if nano else 50

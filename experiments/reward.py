@@ -118,7 +118,7 @@ def check_prompts(config: Any, prompts: Sequence[Sequence[int]], mesh: Mesh) -> 
     """Refuses micro-batches that cannot hold the longest prompt and its samples."""
     rows, width = row_shape(config.num_samples, config.decoding.max_new_tokens)
     prefix_length = groups.prefix_length(max(map(len, prompts)))
-    check_microbatch(config.microbatch_tokens, rows, width, prefix_length, training.shards(mesh))
+    check_microbatch(config.microbatch_tokens, rows, width, prefix_length)
 
 
 def read_labels(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer) -> list[groups.Group]:

@@ -132,11 +132,11 @@ def _cut(config: ml_collections.ConfigDict, mesh: Mesh, prompt_length: int) -> _
     """As `dsmath.rollout.batches.split` cuts the longest samples."""
     length, size = config.decoding.max_new_tokens, paradigm.learned_samples(config)
     rows, shards = row_shape(size, length), mesh.shape["data"] * mesh.shape["fsdp"]
-    check_microbatch(config.microbatch_tokens, *rows, prompt_length, shards)
+    check_microbatch(config.microbatch_tokens, *rows, prompt_length)
     on_each = -(-config.num_groups // shards)
     fitting = on_each
     if config.microbatch_tokens:
-        fitting = config.microbatch_tokens // (shards * (rows[0] * rows[1] + prompt_length))
+        fitting = config.microbatch_tokens // (rows[0] * rows[1] + prompt_length)
     number = -(-on_each // fitting)
     groups = (
         shards * min(fitting, size_of(-(-on_each // number))) if config.microbatch_tokens else shards * size_of(on_each)

@@ -38,7 +38,8 @@ class Ahead:
         if not self._lag:
             return self._explore(params, cursor, version)
         if self._next:
-            return self._next.result()
+            stage, self._next = self._next.result(), None
+            return stage
         path = self._path(step)
         return load_stage(path) if path.exists() else self._explore(params, cursor, version)
 

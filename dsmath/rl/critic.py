@@ -30,11 +30,13 @@ class Critic:
 
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, tokenizer: Tokenizer):
         self._config, self._mesh, self._tokenizer = config, mesh, tokenizer
+        self._field = "config.ppo.critic_from" if config.ppo.critic_from else "config.init_from"
         self._source = config.ppo.critic_from or config.init_from
-        self._model = ValueModel(headless(read_model(self._source, "config.ppo.critic_from")))
+        self._model = ValueModel(headless(read_model(self._source, self._field)))
         settings = config.optimizer.to_dict() | {"peak_learning_rate": config.ppo.critic_learning_rate}
         optimizer, _ = make_optimizer(settings, config.num_steps * config.updates_per_rollout)
-        self._optimizer = Guard(config.guards, rollback=False).wrap(optimizer)
+        self.guard = Guard(config.guards, rollback=False)
+        self._optimizer = self.guard.wrap(optimizer)
         self.abstract = abstract_state(self._model, self._optimizer, mesh)
         self._values = loop.make_values(self._model, mesh, "before")
         self._accumulate = make_accumulate(loop.make_value_loss(self._model, config), mesh)
@@ -46,11 +48,10 @@ class Critic:
         Raises:
           InputError: another tokenizer than the policy's.
         """
-        field = "config.ppo.critic_from" if self._config.ppo.critic_from else "config.init_from"
         if (to_path(self._source) / models.FILE).exists():
-            params = models.read(self._source, self._mesh, self._tokenizer, field).params
+            params = models.read(self._source, self._mesh, self._tokenizer, self._field).params
         else:
-            models.check_tokenizer(self._source, self._tokenizer, field)
+            models.check_tokenizer(self._source, self._tokenizer, self._field)
             params = models.base_params(self._source, self._mesh)
         return start_from(params, self._model, self._optimizer, self._mesh, self._config.seed)
 

@@ -73,6 +73,7 @@ def explore(
     seed: int,
     zero_variance: str,
     max_resamples: int,
+    mask_truncated: bool,
     version: int,
 ) -> Stage:
     """One exploration stage.
@@ -85,6 +86,7 @@ def explore(
       zero_variance: what becomes of groups whose rewards are all equal, which teach nothing: "keep", "skip", or
         "resample": others are asked until there are `num_groups` with different rewards (DAPO, Yu et al. 2025).
       max_resamples: rounds of it beyond the first.
+      mask_truncated: samples cut at the token limit teach nothing either.
       version: updates that the policy that samples has seen.
     Returns:
       the stage; groups with a reward that is no number are left out and counted.
@@ -97,7 +99,7 @@ def explore(
         cursor += num_groups
         questions = choose_questions(requests.tolist(), num_questions, seed)
         rounds.append((questions, requests, *sample(questions, requests)))
-        found += int((~rounds[-1][3].are_equal()).sum())
+        found += int(_teach(*rounds[-1][2:], mask_truncated).sum())
         if found >= num_groups:
             break
     stage = _join(rounds, cursor, version)
@@ -109,16 +111,22 @@ def explore(
         )
     kept = np.flatnonzero(finite)
     if zero_variance != "keep":
-        differing = np.flatnonzero(finite & ~stage.rewards.are_equal())
-        kept = differing[:num_groups] if len(differing) else kept[:num_groups]
+        teaching = np.flatnonzero(_teach(stage.samples, stage.rewards, mask_truncated))
+        kept = teaching[:num_groups] if len(teaching) else kept[:num_groups]
     return stage.take(kept)
+
+
+def _teach(samples: Samples, rewards: Rewards, mask_truncated: bool) -> np.ndarray:
+    """bool [questions]: groups of different rewards, all numbers, with a sample that is not masked out."""
+    teaches = rewards.are_finite() & ~rewards.are_equal()
+    return teaches & ~samples.truncated.all(axis=1) if mask_truncated else teaches
 
 
 def _join(rounds: Sequence[tuple], cursor: int, version: int) -> Stage:
     questions, requests, samples, rewards = zip(*rounds, strict=True)
     samples = Samples(*map(np.concatenate, zip(*samples, strict=True)))
     rewards = _join_rewards(rewards)
-    figures = summarize(rewards, samples) | {"rounds": float(len(rounds))}
+    figures = summarize(rewards, samples) | {"rounds": float(len(rounds)), "tokens": float(samples.lengths.sum())}
     joined = map(np.concatenate, (questions, requests))
     return Stage(*joined, samples, rewards, None, figures, cursor, version)
 

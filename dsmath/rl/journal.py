@@ -42,7 +42,10 @@ class Journal:
     ):
         self._workdir, self._config, self._objective = workdir, config, objective
         self._records, self._prompts, self._tokenizer = records, prompts, tokenizer
-        self._alarm = legend.Alarm(config.warnings)
+        limits = config.warnings.to_dict()
+        if config.coefficient != "grpo":  # elsewhere a group's rewards may be equal
+            limits.pop("zero_variance_groups", None)
+        self._alarm = legend.Alarm(limits)
         if processes.is_main():
             legend.write_legend(workdir)
             samples.go_back(workdir, start)
@@ -77,14 +80,18 @@ class Journal:
             step_rewards=rewards.steps,
             **self._by_token(stage, batch),
         )
-        samples.write(self._workdir, step, table, keep=config.keep_samples, every=0)
+        samples.write(self._workdir, step, table, keep=config.keep_samples)
         page.write_page(self._workdir, _PAGE_TOKENS)
 
     def _by_token(self, stage: Stage, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | None]:
         """Advantages and gradient coefficients of the samples' tokens, the latter before the first update."""
         shape = stage.samples.tokens.shape
-        if self._config.coefficient == "dpo":  # its batch holds the samples in pairs
-            return {"advantages": np.zeros(shape, np.float32)}
+        if self._config.coefficient == "dpo":  # its batch holds the samples in pairs: told is which way each is pushed
+            signs = np.zeros(shape[:2], np.float32)
+            for sign, places in zip((1.0, -1.0), np.split(batch["pairs"], 2, axis=1), strict=True):
+                rows, columns = np.nonzero(places >= 0)
+                signs[rows, places[rows, columns]] = sign
+            return {"advantages": signs}
         logprobs = stage.samples.logprobs if stage.old_logprobs is None else stage.old_logprobs
         # Without the entropies, which are no part of a coefficient.
         batch = batch | {"entropies": np.zeros(shape, np.float32)}

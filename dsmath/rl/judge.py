@@ -42,20 +42,19 @@ class Judge:
                     f"config.reward_model={config.reward_model!r}: is of kind {self.model.kind}, and config.reward="
                     f"{config.reward} needs one of kind {wanted}; give another, or change config.reward"
                 )
+            if config.scale_advantages == "batch" and self.needs_steps:
+                raise InputError("config.scale_advantages: rewards of steps are scaled by group; choose group or none")
             self._values = models.make_values(self.model.model, mesh, self.model.loss)
-
-    @property
-    def soft(self) -> bool:
-        """Whether the reward model learns from shares of right completions."""
-        return self._made_with("labels", "hard") == "soft"
 
     @property
     def num_completions(self) -> int:
         """Completions of a step's prefix by which the reward model's labels are made."""
-        return self._made_with("num_completions", 1)
+        return read_json(to_path(self._config.reward_model) / CONFIG)["num_completions"]
 
-    def _made_with(self, field: str, default: Any) -> Any:
-        return read_json(to_path(self._config.reward_model) / CONFIG).get(field, default)
+    @property
+    def needs_steps(self) -> bool:
+        """Whether a reward model scores steps."""
+        return self.model is not None and self.model.kind == models.PROCESS
 
     def replace_params(self, params: Any) -> None:
         """Goes on with other parameters of the reward model."""
@@ -88,8 +87,7 @@ class Judge:
         found = None
         if processes.is_main():
             correct = find_correct(decode_samples(samples, self._tokenizer.decode), golds)
-            process = self.model is not None and self.model.kind == models.PROCESS
-            ends = find_ends(samples, self._tokenizer.decode).tolist() if process else None
+            ends = find_ends(samples, self._tokenizer.decode).tolist() if self.needs_steps else None
             found = [correct.tolist(), ends]
         correct, ends = processes.broadcast(found)
         return np.array(correct), None if ends is None else np.array(ends, np.int32)

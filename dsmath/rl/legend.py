@@ -106,6 +106,8 @@ LEGEND = {
     "update_norm": Entry("norm of the update", "in step with the learning rate"),
     "update_ratio": Entry("norm of the update over that of the parameters", "far below 0.01"),
     "skipped": Entry("updates that the guards have skipped so far", "0"),
+    "reward_model/": Entry("of the reward model's last update where it went on learning", "loss falls, accuracy rises"),
+    "reward_model_seconds": Entry("of labelling and training the reward model between iterations", "once an iteration"),
     "tokens_per_second": Entry("sampled tokens over the seconds of the whole step", "steady; falls as samples grow"),
     "seconds": Entry("of the whole step", "the first includes compilation"),
     "rollout_seconds": Entry("of sampling", "the largest part; falls as samples become shorter"),

@@ -90,18 +90,19 @@ def update(
 def make_loss(model: Transformer, objective: Objective, config: ml_collections.ConfigDict) -> LossFunction:
     """The loss of a batch: the objective at the policy's log-probabilities and entropies.
 
-    Its metrics are those of the objective, the entropy, the gap between the rollout's numbers and this pass, and the
-    gradient coefficients: their mean size and their histogram.
+    Its metrics are those of the objective and, to be averaged over `outputs` by `finish_metrics`: the entropy, the gap
+    between the rollout's numbers and this pass, and the gradient coefficients, their mean size and their histogram.
     """
 
     def loss_function(params: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         logprobs, entropies = completion_logprobs(model, params, batch, config.logits_chunk)
         mask, batch = batch["mask"], {**batch, "entropies": entropies}
         loss, sums = objective(logprobs, batch)
-        of_metrics = "token" if config.aggregation == "token" and config.coefficient in ("ppo", "grpo") else "output"
+        # The objective's denominator may be pairs, tokens, or outputs of which some are left out.
+        sums["outputs"] = (mask.sum(axis=-1) > 0).sum().astype(jnp.float32)
 
         def add(name: str, values: Array) -> None:
-            sums[name] = objectives.average(values, mask, of_metrics)[0]
+            sums[name] = objectives.average(values, mask, "output")[0]
 
         add("entropy", entropies)
         coefficients = gradient_coefficients(lambda x: objective(x, batch)[0], logprobs, mask)
@@ -112,6 +113,17 @@ def make_loss(model: Transformer, objective: Objective, config: ml_collections.C
         return loss, sums
 
     return loss_function
+
+
+def finish_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, float], np.ndarray]:
+    """The metrics of an update with `make_loss`, on the host, and the coefficients' histogram in tokens an output."""
+    metrics = dict(jax.device_get(metrics))
+    outputs = metrics.pop("outputs")
+    for name in ("entropy", "gradient_coefficient", "rollout_gap", "gradient_coefficients"):
+        if name in metrics:
+            metrics[name] = metrics[name] / max(float(outputs), 1e-9)
+    histogram = metrics.pop("gradient_coefficients")
+    return {name: float(value) for name, value in metrics.items()}, histogram
 
 
 def make_value_loss(model: Transformer, config: ml_collections.ConfigDict) -> LossFunction:
@@ -150,10 +162,11 @@ def choose_samples(
     if config.coefficient == "dpo":
         seeds = [(config.seed, _PAIRS, int(request)) for request in stage.requests]
         pairs = choose_pairs(stage.rewards.outputs, config.dpo.pairs, seeds)
-        return take(samples, pairs, pad_id), {}, {"pairs": float((pairs >= 0).sum() / 2)}
+        arrays = {"pairs": pairs.astype(np.int32)}
+        return take(samples, pairs, pad_id), arrays, {"pairs": float((pairs >= 0).sum() / 2)}
     if config.coefficient in ("sft", "rft"):
         kept = stage.rewards.correct
-        if config.coefficient == "rft":
+        if config.distinct:
             kept = distinct(decode_samples(samples, decode), kept)
         counted = (samples.lengths > 0).astype(np.float32)
         arrays = {"weights": kept.astype(np.float32), "counted": counted}
@@ -217,9 +230,15 @@ def estimate_advantages(
     found, returns = advantages.gae(by_token, values, mask, discount=config.ppo.discount, decay=config.ppo.decay)
     if config.ppo.whiten:
         found = advantages.whiten(found, mask)
+    lengths = np.maximum(mask.sum(axis=1), 1.0)
+    divergence = (((old - ref) * mask).sum(axis=1) / lengths)[mask.any(axis=1)]
     explained = 1.0 - _variance(returns - values, mask) / max(_variance(returns, mask), 1e-8)
     arrays = {"advantages": found, "returns": returns, "old_values": values}
-    figures = {"explained_variance": float(explained), "value": float((values * mask).sum() / max(mask.sum(), 1))}
+    figures = {
+        "explained_variance": float(explained),
+        "value": float((values * mask).sum() / max(mask.sum(), 1)),
+        "kl": float(divergence.mean()) if len(divergence) else 0.0,
+    }
     return {name: np.asarray(array, np.float32).reshape(shape) for name, array in arrays.items()}, figures
 
 

@@ -153,6 +153,9 @@ def ppo(
     clip_eps: float,
     aggregation: str,
     max_length: int | None = None,
+    clip_eps_high: float | None = None,
+    ratio_bound: float | None = None,
+    correction: Array | None = None,
     entropies: Array | None = None,
     entropy_bonus: float = 0.0,
 ) -> tuple[Array, Sums]:
@@ -170,6 +173,9 @@ def ppo(
         beta=0.0,
         aggregation=aggregation,
         max_length=max_length,
+        clip_eps_high=clip_eps_high,
+        ratio_bound=ratio_bound,
+        correction=correction,
         entropies=entropies,
         entropy_bonus=entropy_bonus,
     )

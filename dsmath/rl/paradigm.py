@@ -6,6 +6,7 @@ Source: DeepSeekMath §5.2.1, eq. 5, Table 10.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
@@ -38,6 +39,23 @@ _REWARDS = {
     "dpo": (("rule", "outcome_model", "mixed"), "its pairs are ordered by one number an output"),
     "ppo": (REWARDS[1:], "it needs a reward"),
     "grpo": (REWARDS[1:], "it needs a reward"),
+}
+
+# Options that are off by default: their value when off, and the coefficients that have them.
+_OPTIONS = {
+    "distinct": (False, ("rft",)),
+    "zero_variance": ("keep", ("grpo",)),
+    "kl": ("k3", ("grpo",)),
+    "unbiased_kl": (False, ("grpo",)),
+    "sequence_ratio": (False, ("grpo",)),
+    "scale_advantages": ("group", ("grpo",)),
+    "clip_eps_high": (0.0, ("ppo", "grpo")),
+    "ratio_bound": (0.0, ("ppo", "grpo")),
+    "aggregation": ("output", ("ppo", "grpo")),
+    "mask_truncated": (False, ("ppo", "grpo")),
+    "entropy_bonus": (0.0, ("ppo", "grpo")),
+    "max_correction": (0.0, ("ppo", "grpo")),
+    "updates_per_rollout": (1, ("ppo", "grpo")),
 }
 
 
@@ -77,18 +95,16 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.iterations > 1 and not uses_reference(config):
         raise InputError(f"config.iterations: {coefficient} has no reference to reset; set it to 1")
-    if config.scale_advantages == "batch" and config.reward == "process_model":
-        raise InputError("config.scale_advantages: rewards of steps are scaled by their group; choose group or none")
     if config.lag and config.source != "policy":
         raise InputError(f"config.lag: source {config.source} does not change, so nothing lags; set it to 0")
     if config.lag and config.iterations > 1:
         raise InputError("config.lag: a sample would outlive its reference and reward model; set it or iterations to 1")
-    if config.zero_variance != "keep" and coefficient != "grpo":
-        raise InputError(f"config.zero_variance: {coefficient} has no group advantages; set it to keep")
-    if config.updates_per_rollout > 1 and coefficient not in ("ppo", "grpo"):
-        raise InputError(
-            f"config.updates_per_rollout: {coefficient} has no ratio that would allow several updates; set it to 1"
-        )
+    for field, (off, users) in _OPTIONS.items():
+        if config[field] != off and coefficient not in users:
+            raise InputError(
+                f"config.{field}: config.coefficient={coefficient} has no such thing, only {' and '.join(users)}; "
+                f"set it to {off}"
+            )
 
 
 def check_reward_model(config: ml_collections.ConfigDict) -> None:
@@ -143,6 +159,11 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     for field in ("discount", "decay"):
         if not 0 <= config.ppo[field] <= 1:
             raise InputError(f"config.ppo.{field}: {config.ppo[field]} is not between 0 and 1")
+    if config.source != "sft_data" and config.decoding.temperature == 0:
+        raise InputError("config.decoding.temperature: at 0 all samples of a question are the same; raise it")
+    check_positive(config, "replay.num_steps", "replay.num_groups")
+    if config.replay.learning_rate <= 0:
+        raise InputError(f"config.replay.learning_rate: {config.replay.learning_rate} must be positive")
     if not 0 <= config.replay.share < 1:
         raise InputError(f"config.replay.share: {config.replay.share} is not in [0, 1)")
 
@@ -196,15 +217,7 @@ def _dpo(config: ml_collections.ConfigDict) -> Objective:
 def _ppo(config: ml_collections.ConfigDict) -> Objective:
     def objective(logprobs: Array, batch: Mapping[str, Array]) -> tuple[Array, objectives.Sums]:
         return objectives.ppo(
-            logprobs,
-            batch["old_logprobs"],
-            batch["advantages"],
-            batch["mask"],
-            clip_eps=config.clip_eps,
-            aggregation=config.aggregation,
-            max_length=config.decoding.max_new_tokens,
-            entropies=batch["entropies"] if config.entropy_bonus else None,
-            entropy_bonus=config.entropy_bonus,
+            logprobs, batch["old_logprobs"], batch["advantages"], batch["mask"], **_shared_options(config, batch)
         )
 
     return objective
@@ -212,29 +225,36 @@ def _ppo(config: ml_collections.ConfigDict) -> Objective:
 
 def _grpo(config: ml_collections.ConfigDict) -> Objective:
     def objective(logprobs: Array, batch: Mapping[str, Array]) -> tuple[Array, objectives.Sums]:
-        correction = None
-        if config.max_correction:
-            correction = objectives.importance_correction(
-                batch["old_logprobs"], batch["rollout_logprobs"], config.max_correction
-            )
         return objectives.grpo(
             logprobs,
             batch.get("old_logprobs"),
             batch["ref_logprobs"],
             batch["advantages"],
             batch["mask"],
-            clip_eps=config.clip_eps,
             beta=config.beta,
-            clip_eps_high=config.clip_eps_high or None,
             kl=config.kl,
             unbiased_kl=config.unbiased_kl,
-            aggregation=config.aggregation,
-            max_length=config.decoding.max_new_tokens,
             sequence_ratio=config.sequence_ratio,
-            ratio_bound=config.ratio_bound or None,
-            correction=correction,
-            entropies=batch["entropies"] if config.entropy_bonus else None,
-            entropy_bonus=config.entropy_bonus,
+            **_shared_options(config, batch),
         )
 
     return objective
+
+
+def _shared_options(config: ml_collections.ConfigDict, batch: Mapping[str, Array]) -> dict[str, Any]:
+    """What PPO and GRPO have in common."""
+    correction = None
+    if config.max_correction:
+        correction = objectives.importance_correction(
+            batch["old_logprobs"], batch["rollout_logprobs"], config.max_correction
+        )
+    return {
+        "clip_eps": config.clip_eps,
+        "clip_eps_high": config.clip_eps_high or None,
+        "ratio_bound": config.ratio_bound or None,
+        "aggregation": config.aggregation,
+        "max_length": config.decoding.max_new_tokens,
+        "correction": correction,
+        "entropies": batch["entropies"] if config.entropy_bonus else None,
+        "entropy_bonus": config.entropy_bonus,
+    }

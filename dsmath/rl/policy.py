@@ -1,7 +1,7 @@
 """The policy: how it samples, what it thinks of samples, how it learns; and the parent that it comes from."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,8 @@ from dsmath.train.state import (
     start_from,
 )
 
+_LABEL = 2  # purpose of the random key
+
 
 class Policy:
     """The policy's programs and its parent's parameters; its state is the caller's.
@@ -52,10 +54,12 @@ class Policy:
         self._model = Transformer(lora.frozen_config(self.config) if config.lora_rank else self.config)
         self._decoding = Decoding(**config.decoding)
         prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
-        rows = row_shape(config.group_size, self._decoding.max_new_tokens)
-        check_microbatch(config.microbatch_tokens, *rows, prefix, mesh.shape["data"] * mesh.shape["fsdp"])
+        # Reward models and old log-probabilities are found for all samples of a group.
+        whole = config.reward in paradigm.LEARNED or paradigm.uses_old_logprobs(config)
+        size = config.group_size if whole else paradigm.learned_samples(config)
+        check_microbatch(config.microbatch_tokens, *row_shape(size, self._decoding.max_new_tokens), prefix)
 
-        optimizer, _ = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
+        optimizer, self.schedule = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
         self.guard = Guard(config.guards, rollback=False)
         self._optimizer = self.guard.wrap(optimizer)
         self.abstract = abstract_state(self._model, self._optimizer, mesh, config.lora_rank)
@@ -87,6 +91,11 @@ class Policy:
         )
         return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id)
 
+    def forget_parent(self) -> None:
+        """Gives the parent's memory back where nothing needs it beside a newer reference."""
+        if not self.merge and self._config.source == "policy":
+            self.parent = None
+
     def start(self) -> TrainState:
         """A new state: the parent's parameters, or adapters beside them."""
         config = self._config
@@ -111,31 +120,29 @@ class Policy:
             stop_ids=self._stop_ids,
         )
 
-    def label_steps(
-        self, params: Any, tables: Sequence[pyarrow.Table], prompts: Sequence[Any], num_completions: int, key: Array
-    ) -> list[pyarrow.Table]:
-        """Math-Shepherd's labels of tables of graded samples, by completions of the policy.
+    def make_labeller(self, params: Any, num_completions: int) -> Callable[..., pyarrow.Table]:
+        """Makes Math-Shepherd's labels by completions of the policy: (step, table, prompts) -> the labelled table.
 
         Args:
           params: of the policy.
-          tables, prompts: of each step, see `dsmath.reward.shepherd.label`.
           num_completions: of each step's prefix.
-          key: root random key; the table's number is folded in.
         """
         engine = self._make_engine(num_completions, self._longest_prompt + self._decoding.max_new_tokens)
-        return [
-            shepherd.label(
+        key = jax.random.fold_in(jax.random.key(self._config.seed), _LABEL)
+
+        def label(step: int, table: pyarrow.Table, prompts: Sequence[Sequence[int]]) -> pyarrow.Table:
+            return shepherd.label(
                 table,
-                asked,
+                prompts,
                 engine,
                 params,
                 self._tokenizer,
                 num_completions=num_completions,
                 decoding=self._decoding,
-                key=jax.random.fold_in(key, number),
+                key=jax.random.fold_in(key, step),
             )
-            for number, (table, asked) in enumerate(zip(tables, prompts, strict=True))
-        ]
+
+        return label
 
     def logprobs(self, params: Any, parts: Sequence[loop.MicroBatch]) -> np.ndarray:
         """By the training forward pass, float32 [questions, group_size, max_new_tokens]."""

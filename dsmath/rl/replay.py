@@ -1,14 +1,14 @@
-"""The history of an iterative run: labelled samples on disk, and the reward model that goes on learning from them.
+"""The history of an iterative run on disk, and the reward model that goes on learning from it between iterations.
 
 Source: DeepSeekMath §4.1.4, Algorithm 1, lines 10 and 11.
 """
 
+import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 import pyarrow
@@ -26,12 +26,16 @@ from dsmath.rl.ahead import load_stage, save_stage
 from dsmath.rl.exploration import Stage
 from dsmath.runs import processes
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import read_json, to_path
+from dsmath.runs.workdir import CONFIG, read_json, replacing, to_path
+from dsmath.train.guards import Guard
 from dsmath.train.optimizer import make_optimizer
 from dsmath.train.state import start_from
 
-HISTORY = "history"  # folder of the stages that were learned from
+HISTORY = "history"  # folder of the stages that were learned from, and of their steps' labels
 _ORDER = 4  # purpose of the seed of what is replayed
+
+# (step, a table of graded samples, its questions' prompts) -> the table with labels of steps.
+Labeller = Callable[[int, pyarrow.Table, Sequence[Sequence[int]]], pyarrow.Table]
 
 
 def keep(workdir: str | os.PathLike, step: int, stage: Stage) -> None:
@@ -44,7 +48,7 @@ def keep(workdir: str | os.PathLike, step: int, stage: Stage) -> None:
 def go_back(workdir: str | os.PathLike, step: int) -> None:
     """Removes the history of the steps beyond this one, which are to be made anew."""
     if processes.is_main():
-        for path in (pathlib.Path(workdir) / HISTORY).glob("*.npz"):
+        for path in (pathlib.Path(workdir) / HISTORY).glob("[0-9]*"):
             if int(path.stem) > step:
                 path.unlink()
     processes.barrier()
@@ -55,34 +59,46 @@ def read_steps(
     steps: Sequence[int],
     prompts: Sequence[Sequence[int]],
     golds: Sequence[str],
-) -> tuple[list[pyarrow.Table], list[list[Sequence[int]]]]:
-    """The graded samples of some steps, a table each, and the prompts that its `question_index` counts.
+    label: Labeller | None,
+    soft: bool,
+) -> list[Group]:
+    """The labelled samples of some steps; labels of steps are kept on disk once they are made.
 
     Args:
       workdir: of the run.
       steps: their numbers.
       prompts, golds: token ids and answers of all questions.
+      label: gives the steps of solutions their labels; None where outcomes are enough.
+      soft: see `groups.from_table`.
     """
-    tables, asked = [], []
+    found = []
     for step in steps:
         stage = load_stage(_file(workdir, step))
-        tables.append(
-            groups.to_table(stage.samples, [golds[index] for index in stage.questions], stage.rewards.correct)
-        )
-        asked.append([prompts[index] for index in stage.questions])
-    return tables, asked
+        asked = [prompts[index] for index in stage.questions]
+        table = groups.to_table(stage.samples, [golds[index] for index in stage.questions], stage.rewards.correct)
+        if label:
+            path = _file(workdir, step).with_suffix(".parquet")
+            if processes.broadcast(path.exists()):
+                table = pyarrow.parquet.ParquetFile(path).read()
+            else:
+                table = label(step, table, asked)
+                if processes.is_main():
+                    with replacing(path) as temporary:
+                        pyarrow.parquet.write_table(table, temporary)
+                processes.barrier()
+        found += groups.from_table(table, asked, soft)
+    return found
 
 
-def read_training(reward_model: str | os.PathLike, tokenizer: Tokenizer) -> list[Group]:
-    """What a reward model was first trained on; nothing where that was a file of others."""
-    soft = read_json(to_path(reward_model) / "config.json").get("labels") == "soft"
+def read_training(reward_model: str | os.PathLike, tokenizer: Tokenizer, soft: bool) -> list[Group]:
+    """What a reward model was first trained on; nothing where that was a file of others, or lies in a bucket."""
     found = []
     for path in sorted((pathlib.Path(reward_model) / "labelled").glob("*.parquet")):
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
         columns = table.select(["question_index", "question", "language"]).to_pydict()
         prompts = {
             index: chat.encode_prompt(Solution(question, "", "", language=language), tokenizer)
-            for index, question, language in zip(*columns.values(), strict=True)
+            for index, question, language in set(zip(*columns.values(), strict=True))
         }
         found += groups.from_table(table, prompts, soft)
     return found
@@ -90,53 +106,66 @@ def read_training(reward_model: str | os.PathLike, tokenizer: Tokenizer) -> list
 
 def go_on(
     reward_model: RewardModel,
-    new: Sequence[Group],
-    older: Sequence[Group],
+    workdir: str | os.PathLike,
+    ended: range,
+    prompts: Sequence[Sequence[int]],
+    golds: Sequence[str],
+    label: Labeller | None,
     config: ml_collections.ConfigDict,
     mesh: Mesh,
-    pad_id: int,
-    iteration: int,
-) -> Any:
-    """Trains a reward model further, on new samples with some older ones among them.
+    tokenizer: Tokenizer,
+) -> tuple[Any, dict[str, float]]:
+    """Trains a reward model further, on the newest samples of an iteration with some older ones among them.
 
     Args:
       reward_model: as it stands.
-      new: labelled samples of the last iteration.
-      older: of the iterations before it, and what it was trained on at first.
-      config: replay, optimizer, guards, group_size, decoding, microbatch_tokens, seed.
+      workdir: of the run.
+      ended: the steps of the iteration that has ended.
+      prompts, golds, label: see `read_steps`.
+      config: replay, reward_model, optimizer, guards, num_groups, group_size, decoding, microbatch_tokens, seed.
       mesh: of the run.
-      pad_id: token id that fills arrays.
-      iteration: that ended; the order depends on it and on the seed.
+      tokenizer: of the policy.
     Returns:
-      its new parameters.
+      its new parameters, and metrics of its last update.
     """
-    replay, rng = config.replay, np.random.default_rng((config.seed, _ORDER, iteration))
+    replay, rng = config.replay, np.random.default_rng((config.seed, _ORDER, ended.stop))
+    made_with = read_json(to_path(config.reward_model) / CONFIG)
+    soft = made_with.get("labels") == "soft"
+    wanted = round(replay.num_steps * replay.num_groups * (1 - replay.share))
+    newest = ended[-math.ceil(wanted / config.num_groups) :]
+    new = read_steps(workdir, newest, prompts, golds, label, soft)[-wanted:]
+    # No more steps than may be drawn from are labelled.
+    most = math.ceil(len(new) * replay.share / (1 - replay.share) / config.num_groups)
+    earlier = sorted((1 + rng.permutation(ended.start - 1)[:most]).tolist())
+    older = read_steps(workdir, earlier, prompts, golds, label, soft)
+    older += read_training(config.reward_model, tokenizer, soft)
     size, length = config.group_size, config.decoding.max_new_tokens
-    wanted = round(replay.num_steps * replay.num_groups * (1 - replay.share))  # of the new, the newest
-    chosen = training.with_replay(
-        groups.cut(new, size, length)[-wanted:], groups.cut(older, size, length), replay.share, rng
-    )
     try:
+        chosen = groups.cut(training.with_replay(new, older, replay.share, rng), size, length)
         chosen = groups.keep_telling(chosen, reward_model.kind, reward_model.loss, "config.problems")
     except InputError as nothing:  # a policy that is always right, say; hours of work are no price for it
-        logging.warning("iteration %d: the reward model stays as it is: %s", iteration, nothing)
-        return reward_model.params
-    settings = config.optimizer.to_dict() | {"peak_learning_rate": replay.learning_rate, "schedule": "constant"}
-    optimizer, _ = make_optimizer(settings | {"warmup_steps": 0}, replay.num_steps)
+        logging.warning("step %d: the reward model stays as it is: %s", ended.stop - 1, nothing)
+        return reward_model.params, {}
+    settings = {"peak_learning_rate": replay.learning_rate, "schedule": "constant", "warmup_steps": 0}
+    optimizer, _ = make_optimizer(config.optimizer.to_dict() | settings, replay.num_steps)
+    guard = Guard(config.guards, rollback=False)
+    optimizer = guard.wrap(optimizer)
     state = start_from(reward_model.params, reward_model.model, optimizer, mesh, config.seed)
+    guard.begin(state)
     update = training.make_update(
         reward_model.model, reward_model.kind, reward_model.loss, optimizer, mesh, config.microbatch_tokens
     )
+    steps = groups.most_steps(chosen)
     batches = groups.GroupBatches(
         chosen,
         min(replay.num_groups, len(chosen)),
-        config.seed + iteration,
-        lambda some: groups.make_batch(some, size, length, groups.most_steps(chosen), pad_id),
+        config.seed + ended.stop,
+        lambda some: groups.make_batch(some, size, length, steps, tokenizer.pad_id),
     )
     for _ in range(replay.num_steps):
         state, metrics = update(state, next(batches))
-    jax.block_until_ready(metrics)
-    return state.params
+    guard.must_go_back(ended.stop - 1, state, float(metrics["loss"]))  # it does not: it raises, or it has skipped
+    return state.params, {f"reward_model/{name}": float(metrics[name]) for name in ("loss", "accuracy")}
 
 
 def _file(workdir: str | os.PathLike, step: int) -> pathlib.Path:

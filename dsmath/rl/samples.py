@@ -157,7 +157,7 @@ def _rows_of_parts(parts: Mapping[str, np.ndarray] | None) -> list[list[tuple[st
     return [list(zip(parts, row, strict=True)) for row in values]
 
 
-def write(workdir: str | os.PathLike, step: int, table: pyarrow.Table, *, keep: int, every: int) -> None:
+def write(workdir: str | os.PathLike, step: int, table: pyarrow.Table, *, keep: int) -> None:
     """Writes a step's samples into `samples/`, atomically, and removes old ones.
 
     Args:
@@ -165,13 +165,11 @@ def write(workdir: str | os.PathLike, step: int, table: pyarrow.Table, *, keep: 
       step: its number, from 1.
       table: see `make_table`.
       keep: so many of the newest files stay.
-      every: and besides those of each n-th step; 0 for none.
     """
     with replacing(_file(workdir, step)) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
     for old in steps(workdir)[:-keep]:
-        if not every or old % every:
-            _file(workdir, old).unlink()
+        _file(workdir, old).unlink()
 
 
 def steps(workdir: str | os.PathLike) -> list[int]:

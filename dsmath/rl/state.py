@@ -19,13 +19,13 @@ class RunState:
       policy: the training state.
       reference: parameters; None while it is the parent, which no checkpoint needs to hold.
       critic: PPO's; None elsewhere.
-      reward_model: where it goes on learning between iterations; None elsewhere.
+      reward_model: its parameters, since it first went on learning; None before, and elsewhere.
     """
 
     policy: TrainState
     reference: Any = None
     critic: TrainState | None = None
-    reward_model: TrainState | None = None
+    reward_model: Any = None
 
 
 def save(checkpointer: Checkpointer, state: RunState, data: dict[str, Any], loss: float) -> None:

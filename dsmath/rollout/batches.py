@@ -93,21 +93,19 @@ def size_of(count: int) -> int:
     return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
 
 
-def check_microbatch(max_tokens: int, rows: int, width: int, prefix_length: int, shards: int) -> None:
-    """Refuses micro-batches that cannot hold a group for each device; a run checks its `row_shape` at the start.
+def check_microbatch(max_tokens: int, rows: int, width: int, prefix_length: int) -> None:
+    """Refuses micro-batches that cannot hold a group; a run checks its `row_shape` at the start.
 
     Args:
-      max_tokens: `config.microbatch_tokens`, 0 for no limit.
+      max_tokens: `config.microbatch_tokens`, of each device that takes groups; 0 for no limit.
       rows, width: of a packed group.
       prefix_length: of a padded prompt.
-      shards: devices along the mesh's data and fsdp axes, each of which takes whole groups.
     """
-    least = shards * (rows * width + prefix_length)
+    least = rows * width + prefix_length
     if max_tokens < 0 or 0 < max_tokens < least:
         raise InputError(
             f"config.microbatch_tokens: {max_tokens} cannot hold a group of {rows} rows of {width} tokens and its "
-            f"prompt of {prefix_length} for each of the {shards} devices that share a batch; at least {least}, or 0 "
-            "for no limit"
+            f"prompt of {prefix_length}; at least {least}, or 0 for no limit"
         )
 
 
@@ -118,7 +116,7 @@ def split(batch: Mapping[str, np.ndarray], max_tokens: int, shards: int) -> list
 
     Args:
       batch: `make_batch`'s arrays and any others [questions, …], on the host.
-      max_tokens: of a micro-batch on all devices, padding and prompts included; 0: all in one.
+      max_tokens: of a micro-batch on each device that takes groups, padding and prompts included; 0: all in one.
       shards: devices along the mesh's data and fsdp axes; the number of groups is a multiple of it.
     Returns:
       the micro-batches; each has `groups`, int32 [questions]: where its groups stand in the batch, -1 for those that
@@ -132,9 +130,9 @@ def split(batch: Mapping[str, np.ndarray], max_tokens: int, shards: int) -> list
     order, parts = np.argsort(-needed, kind="stable"), []
     while len(order):
         rows = min(size_of(int(needed[order[0]])), arrays["rows"].shape[1])
-        check_microbatch(max_tokens, rows, width, prefix_length, shards)
+        check_microbatch(max_tokens, rows, width, prefix_length)
         whole = size_of(-(-len(order) // shards))  # groups on each shard, were it one micro-batch
-        fitting = max_tokens // (shards * (rows * width + prefix_length)) if max_tokens else whole
+        fitting = max_tokens // (rows * width + prefix_length) if max_tokens else whole
         fewest = -(-len(order) // (fitting * shards))  # micro-batches that the rest takes, of about the same size
         count = shards * min(fitting, size_of(-(-len(order) // (fewest * shards))))
         parts.append(_take(arrays, order[:count], rows, count))

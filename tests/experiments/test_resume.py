@@ -159,7 +159,7 @@ RL = {
 @pytest.mark.parametrize(
     "changes",
     [
-        {"microbatch_tokens": 160},
+        {"microbatch_tokens": 80},
         pytest.param({"lora_rank": 4}, marks=pytest.mark.slow),
         pytest.param({"lag": 1, "zero_variance": "resample", "max_correction": 2.0}, marks=pytest.mark.slow),
         pytest.param({"coefficient": "ppo"}, marks=pytest.mark.slow),

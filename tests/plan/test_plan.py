@@ -169,16 +169,16 @@ def test_reinforcement_counts_the_cache_the_reference_and_all_its_programs(reinf
 
 
 def test_micro_batches_and_updates_are_counted(reinforcement, model):
-    changes = {"microbatch_tokens": 4 * (64 + 16), "updates_per_rollout": 2}
+    changes = {"microbatch_tokens": 64 + 16, "updates_per_rollout": 2}
     stage = make_stage(
         reinforcement(**changes), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10
     )
     times = {name: work.times for name, work in stage.works.items() if name != "sample"}
     assert times == {"gather": 1, "score": 2 * 2, "update": 2 * 2, "update: apply": 2}
     assert stage.works["update"].batch["rows"].shape == (4, 1, 64)
-    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 100 cannot hold a group .* at least 320"):
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 79 cannot hold a group .* at least 80"):
         make_stage(
-            reinforcement(microbatch_tokens=100),
+            reinforcement(microbatch_tokens=79),
             model,
             make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]),
             prompt_length=10,

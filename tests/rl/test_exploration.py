@@ -61,6 +61,7 @@ def _explore(sample, zero_variance="keep", cursor=0, max_resamples=4):
         seed=0,
         zero_variance=zero_variance,
         max_resamples=max_resamples,
+        mask_truncated=False,
         version=5,
     )
 
@@ -91,6 +92,11 @@ def test_others_are_asked_until_enough_groups_teach():
     assert stage.cursor == 12
     assert stage.figures["rounds"] == 3
     assert stage.figures["zero_variance_groups"] == 5 / 12  # of all that was sampled
+
+
+def test_groups_with_broken_rewards_are_asked_again_too():
+    stage = _explore(_sample({0}, broken={1, 2}), "resample")
+    assert stage.requests.tolist() == [3, 4, 5, 6]
 
 
 def test_asking_others_ends():

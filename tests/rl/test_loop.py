@@ -83,7 +83,11 @@ def _update(run, config, batch, microbatch_tokens=0):
     mesh, model, optimizer, _, _, _ = run
     state = create_state(model, optimizer, mesh, seed=0)
     accumulate = make_accumulate(loop.make_loss(model, paradigm.make_objective(config), config), mesh)
-    return loop.update(state, loop.cut(batch, microbatch_tokens, mesh), accumulate, make_apply(optimizer, mesh))
+    state, metrics = loop.update(
+        state, loop.cut(batch, microbatch_tokens, mesh), accumulate, make_apply(optimizer, mesh)
+    )
+    finished, histogram = loop.finish_metrics(metrics)
+    return state, finished | {"gradient_coefficients": histogram}
 
 
 def test_the_first_update_starts_at_zero_divergence_without_a_gap_to_the_rollout(run):
@@ -127,8 +131,8 @@ def test_microbatches_change_nothing(run):
     config = _config()
     batch, _ = _batch(run, config)
     whole, metrics = _update(run, config, batch)
-    parts, part_metrics = _update(run, config, batch, microbatch_tokens=4 * (G * L + 16))
-    assert len(loop.cut(batch, 4 * (G * L + 16), run[0])) > 1
+    parts, part_metrics = _update(run, config, batch, microbatch_tokens=G * L + 16)
+    assert len(loop.cut(batch, G * L + 16, run[0])) > 1
     for name in metrics:
         np.testing.assert_allclose(part_metrics[name], metrics[name], rtol=1e-4, atol=1e-5, err_msg=name)
     for one, other in zip(jax.tree.leaves(parts.params), jax.tree.leaves(whole.params), strict=True):
@@ -183,6 +187,12 @@ def test_groups_of_cut_outputs_alone_and_empty_outputs_change_nothing(run):
     assert float(_update(run, _config(), batch)[1]["grad_norm"]) == 0
 
 
+def test_online_rft_learns_from_every_right_sample(run):
+    batch, figures = _batch(run, _config("online_rft"))
+    assert batch["weights"].tolist() == run[5].rewards.correct.tolist()
+    assert figures["kept"] == run[5].rewards.correct.mean()
+
+
 def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run):
     stage = run[5]
     tokens = stage.samples.tokens.copy()
@@ -197,7 +207,7 @@ def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run)
         samples=stage.samples._replace(tokens=tokens, lengths=lengths),
         rewards=stage.rewards._replace(correct=correct),
     )
-    config = _config("online_rft")
+    config = _config("rft")
     batch, figures = _batch(run, config, copied)
     assert batch["weights"][0, first] == 1
     assert batch["weights"][0, second] == 0
@@ -205,6 +215,8 @@ def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run)
     _, metrics = _update(run, config, batch)
     mean = (-_logprobs(run, batch) * batch["mask"]).sum(-1) / np.maximum(batch["mask"].sum(-1), 1)
     np.testing.assert_allclose(metrics["loss"], mean.sum() / (Q * G), rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_coefficient"], 1, rtol=1e-5)  # of the samples that are kept
+    assert 2 < metrics["entropy"] < np.log(64)  # a mean over these, though all count in the loss
 
 
 def _logprobs(run, batch):
@@ -222,6 +234,7 @@ def test_dpo_starts_at_the_log_of_two_and_then_prefers_the_chosen(run):
     )
     state, metrics = _update(run, config, batch)
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(metrics["gradient_coefficient"], 0.05, rtol=1e-4)  # beta sigma(0)
     mesh, model = run[:2]
     after = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), state.params)
     gain = ((after - batch["ref_logprobs"]) * batch["mask"]).sum(-1)
@@ -254,6 +267,7 @@ def test_ppos_advantages_are_the_critics(run, process):
     np.testing.assert_allclose(arrays["returns"] * mask, expected * mask, atol=1e-3)
     np.testing.assert_allclose(arrays["advantages"] * mask, (expected - values) * mask, atol=1e-3)
     assert figures["explained_variance"] < 1
+    np.testing.assert_allclose(figures["kl"], 0.1, atol=1e-3)
 
     accumulate = make_accumulate(loop.make_value_loss(critic, config), mesh)
     state = create_state(critic, optax.adam(0.01), mesh, seed=1)

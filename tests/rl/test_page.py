@@ -78,7 +78,7 @@ def write_step(workdir, step, chosen, texts, right, tokenizer, process):
         ref_logprobs=ref,
         **steps,
     )
-    record.write(workdir, step, table, keep=5, every=0)
+    record.write(workdir, step, table, keep=5)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_what_is_no_number_is_left_out_of_curves_and_of_the_data(run, tmp_path):
     shutil.copytree(run, tmp_path / "rl")
     table = record.read(run, [3]).to_pylist(maps_as_pydicts="strict")
     table[0]["logprobs"][0] = float("-inf")
-    record.write(tmp_path / "rl", 4, pyarrow.Table.from_pylist(table[:G], schema=record.SCHEMA), keep=5, every=0)
+    record.write(tmp_path / "rl", 4, pyarrow.Table.from_pylist(table[:G], schema=record.SCHEMA), keep=5)
     first = max(_data(_page(tmp_path / "rl"))[:G], key=lambda each: each["logprobs"].count(None))
     assert first["logprobs"][0] is None
 

@@ -115,16 +115,16 @@ def test_files_come_back_and_are_dropped_beyond_the_step_that_a_run_resumes_at(t
     table = _table(tokenizer, step)
     assert record.read(tmp_path, record.steps(tmp_path)).num_rows == 0
     for number in range(1, 6):
-        record.write(tmp_path, number, table, keep=10, every=0)
+        record.write(tmp_path, number, table, keep=10)
     assert record.read(tmp_path, [2]).equals(table)
     record.go_back(tmp_path, 3)
     assert record.steps(tmp_path) == [1, 2, 3]
     assert record.read(tmp_path, [1, 3]).num_rows == 2 * table.num_rows
 
 
-def test_the_newest_files_stay_and_every_nth(tokenizer, step, tmp_path):
+def test_the_newest_files_stay(tokenizer, step, tmp_path):
     table = _table(tokenizer, step)
     for number in range(1, 24):
-        record.write(tmp_path, number, table, keep=3, every=10)
-    assert record.steps(tmp_path) == [10, 20, 21, 22, 23]
+        record.write(tmp_path, number, table, keep=3)
+    assert record.steps(tmp_path) == [21, 22, 23]
     assert {path.suffix for path in (tmp_path / record.FOLDER).iterdir()} == {".parquet"}

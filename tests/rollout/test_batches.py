@@ -282,4 +282,4 @@ def test_a_limit_below_a_group_is_refused_with_the_least_that_works(batch):
         split(batch, 543, 2)
     split(batch, 544, 2)
     with pytest.raises(InputError, match=r"config\.microbatch_tokens: -1"):
-        check_microbatch(-1, 4, 8, 16, 1)
+        check_microbatch(-1, 4, 8, 16)
