@@ -42,7 +42,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.shard_size = 50 if nano else 256  # problems of a file of samples or labels; a killed run loses one at most
     c.labelled = ""  # or a file of PRM800K or Math-Shepherd, in place of the sampler and its problems
     c.held_out = 0.1  # share of the questions; ours
-    c.threshold = 0.5  # a probability from here on says right; ours
+    c.threshold = 0.5  # a probability or a soft label from here on says right; ours
 
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
     c.num_cpu_devices = 1

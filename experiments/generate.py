@@ -25,7 +25,6 @@ from dsmath.rollout.memory import fit
 from dsmath.rollout.requests import Request
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
-from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
 from dsmath.train.checkpoint import read_model, read_params
@@ -40,10 +39,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     require_finished(config.init_from, "config.init_from")
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
-    try:
-        decoding = Decoding(**config.decoding)
-    except InputError as error:
-        raise InputError(f"config.decoding.{error}") from error
+    decoding = Decoding.read(config.decoding)
 
     # Prompts
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")

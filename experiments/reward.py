@@ -100,6 +100,7 @@ def check(config: Any) -> None:
     check_positive(config, "num_samples", "num_completions", "shard_size", "batch_size", "num_steps")
     check_positive(config, "save_every", "keep_last", "log_every")
     models.check_kind(config.kind, config.loss)
+    Decoding.read(config.decoding)
     if config.labels not in ("hard", "soft"):
         raise InputError(f"config.labels: {config.labels!r} is none of hard, soft")
     for field in ("held_out", "threshold"):
@@ -140,10 +141,7 @@ def sample(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer)
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
     check_prompts(config, prompts, mesh)
-    try:
-        decoding = Decoding(**config.decoding)
-    except InputError as error:
-        raise InputError(f"config.decoding.{error}") from error
+    decoding = Decoding.read(config.decoding)
     model = Transformer(read_model(config.sampler, "config.sampler"))
     params = read_params(config.sampler, abstract_params(model, mesh), "config.sampler")
     parents = {"init_from": config.init_from, "sampler": config.sampler}

@@ -39,7 +39,7 @@ def sampling(
     # Where bfloat16 is compiled as float16, the cache is too.
     if model.config.dtype == "float16":
         cache = jax.tree.map(_narrow, cache)
-    block = _block(limits, programs, Decoding(**config.decoding))
+    block = _block(limits, programs, Decoding.read(config.decoding))
     buckets = {"prefix_length": limits.prompt_buckets[-1], "suffix_length": limits.new_buckets[-1]}
 
     def lower_block() -> jax.stages.Lowered:

@@ -18,7 +18,8 @@ def summarize(
       reward_model: kind and loss.
       groups: with labels.
       scores: of each solution of each group, as `dsmath.reward.training.make_scores` gives them.
-      threshold: a probability from here on says right.
+      threshold: a probability, and likewise a soft label, from here on says right. A hard label is right
+        where it is 1.
     Returns:
       `heldout_labels`, `heldout_right` (the share of right ones), `auc`; for probabilities `accuracy`; of outcomes
       `pair_accuracy`, see `order_pairs`; of steps what `find_first_errors` gives. A figure that no label speaks of is
@@ -30,10 +31,10 @@ def summarize(
         for s, score in zip(g.solutions, of_group, strict=True)
     ]
     if reward_model.kind == OUTCOME:
-        known = [(solution.label > 0.5, score[0]) for solution, score in pairs if not np.isnan(solution.label)]
+        known = [(solution.label >= threshold, score[0]) for solution, score in pairs if not np.isnan(solution.label)]
     else:
         known = [
-            (label > 0, score)
+            (label >= threshold, score)
             for solution, of_steps in pairs
             for label, score in zip(solution.step_labels, of_steps, strict=True)
         ]
@@ -48,7 +49,9 @@ def summarize(
         found["accuracy"] = float(np.mean((values >= threshold) == labels)) if len(known) else None
     if reward_model.kind == OUTCOME:
         return found | {"pair_accuracy": order_pairs(groups, scores)}
-    whole = [(solution.step_labels > 0, of_steps >= threshold) for solution, of_steps in pairs if solution.whole]
+    whole = [
+        (solution.step_labels >= threshold, of_steps >= threshold) for solution, of_steps in pairs if solution.whole
+    ]
     return found | find_first_errors(*zip(*whole, strict=True)) if whole else found
 
 

@@ -15,11 +15,12 @@ def cross_entropy(scores: Array, labels: Array, known: Array) -> tuple[Array, Su
       labels: float32 of the same shape: 1 right, 0 wrong, or the share in between of a soft label.
       known: float32 of the same shape, 0 where there is no label.
     Returns:
-      the sum, and sums of `accuracy` and `denominator`, the number of labels.
+      the sum, and sums of `accuracy`, for which a label of at least 0.5 is right, and `denominator`, the number of
+      labels.
     Source: Cobbe et al. 2021 (outcome); Math-Shepherd (Wang et al. 2023) §3.2.
     """
     loss = jax.nn.softplus(scores) - labels * scores
-    right = (scores > 0) == (labels > 0.5)
+    right = (scores > 0) == (labels >= 0.5)
     return (loss * known).sum(), {"accuracy": (right * known).sum(), "denominator": known.sum()}
 
 

@@ -48,16 +48,16 @@ class RewardModel(NamedTuple):
     params: Any
 
 
-def check_kind(kind: str, loss: str, source: str = "config") -> None:
+def check_kind(kind: str, loss: str, source: str = "config.") -> None:
     """Refuses a kind and a loss that do not go together.
 
     Raises:
-      InputError: names the field of `source`.
+      InputError: names the field, behind `source`.
     """
     if kind not in LOSSES:
-        raise InputError(f"{source}.kind: {kind!r} is none of {', '.join(LOSSES)}")
+        raise InputError(f"{source}kind: {kind!r} is none of {', '.join(LOSSES)}")
     if loss not in LOSSES[kind]:
-        raise InputError(f"{source}.loss: {loss!r} is none of {', '.join(LOSSES[kind])}, the losses of kind {kind}")
+        raise InputError(f"{source}loss: {loss!r} is none of {', '.join(LOSSES[kind])}, the losses of kind {kind}")
 
 
 def write_kind(workdir: str | os.PathLike, kind: str, loss: str) -> None:

@@ -18,6 +18,7 @@ from dsmath.reward.steps import step_ends
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.requests import Request
+from dsmath.runs import processes
 
 
 class _Prefix(NamedTuple):
@@ -100,7 +101,10 @@ def _count_hits(
     num_completions: int,
     decoding: Decoding,
 ) -> list[int]:
-    """How many completions of each prefix reach the gold answer."""
+    """How many completions of each prefix reach the gold answer.
+
+    One process grades for all: a limit of time may fall otherwise in another.
+    """
     requests = [
         Request(
             index,
@@ -118,5 +122,7 @@ def _count_hits(
         prefix, of_prefix = prefixes[index], solutions[index]
         of_prefix.append(tokenizer.decode([*prefix.tokens, *completion.tokens]))
         if len(of_prefix) == num_completions:
-            hits[index] = int(answer_rewards(solutions.pop(index), [prefix.gold] * num_completions).sum())
-    return hits
+            graded = solutions.pop(index)
+            if processes.is_main():
+                hits[index] = int(answer_rewards(graded, [prefix.gold] * num_completions).sum())
+    return processes.broadcast(hits)

@@ -51,8 +51,7 @@ def process(rewards: Array, ends: Array, length: int, epsilon: float = EPSILON, 
             jnp.square(jnp.where(is_step, rewards - mean, 0.0)).sum(axis=(1, 2), keepdims=True) / count
         )
         centered /= deviation + epsilon
-    is_ahead = ends[..., None] >= jnp.arange(length)  # [num_groups, group_size, steps, length]
-    return (centered[..., None] * is_ahead).sum(axis=2)
+    return jax.lax.cumsum(at_ends(centered, ends, length), axis=2, reverse=True)
 
 
 def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Array, beta: float) -> Array:
@@ -105,8 +104,10 @@ def at_ends(rewards: Array, ends: Array, length: int) -> Array:
     Returns:
       float32 [num_groups, group_size, length].
     """
-    is_end = ends[..., None] == jnp.arange(length)  # [num_groups, group_size, steps, length]
-    return (rewards[..., None] * is_end).sum(axis=2)
+    groups, outputs, _ = jnp.indices(ends.shape, sparse=True)
+    places = jnp.where(ends >= 0, ends, length)  # what lies behind the outputs is dropped; -1 would be the last token
+    tokens = jnp.zeros((*ends.shape[:2], length), jnp.float32)
+    return tokens.at[groups, outputs, places].add(rewards, mode="drop")
 
 
 def whiten(advantages: Array, mask: Array, epsilon: float = EPSILON) -> Array:

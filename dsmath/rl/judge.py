@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.reward import models
+from dsmath.reward.steps import group_step_ends
 from dsmath.rl import loop
-from dsmath.rl.rewards import Rewards, combine, decode_samples, find_correct, find_ends
+from dsmath.rl.rewards import Rewards, combine, decode_samples, find_correct
 from dsmath.rollout.batches import make_batch
 from dsmath.rollout.samples import Samples
 from dsmath.runs import processes
@@ -87,7 +88,9 @@ class Judge:
         found = None
         if processes.is_main():
             correct = find_correct(decode_samples(samples, self._tokenizer.decode), golds)
-            ends = find_ends(samples, self._tokenizer.decode).tolist() if self.needs_steps else None
+            ends = None
+            if self.needs_steps:
+                ends = group_step_ends(samples.tokens, samples.lengths, self._tokenizer.decode).tolist()
             found = [correct.tolist(), ends]
         correct, ends = processes.broadcast(found)
         return np.array(correct), None if ends is None else np.array(ends, np.int32)

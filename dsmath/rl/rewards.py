@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dsmath.reward.rules import answer_rewards
-from dsmath.reward.steps import step_ends
 from dsmath.rollout.samples import Samples
 
 
@@ -59,20 +58,6 @@ def find_correct(texts: Sequence[Sequence[str]], golds: Sequence[str]) -> np.nda
     flat = [text for group in texts for text in group]
     repeated = [gold for gold, group in zip(golds, texts, strict=True) for _ in group]
     return answer_rewards(flat, repeated).reshape(len(texts), -1) > 0
-
-
-def find_ends(samples: Samples, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
-    """int32 [questions, group_size, steps], the place of each step's last token; -1 where there is no step."""
-    questions, group_size, _ = samples.tokens.shape
-    found = [
-        [step_ends(tokens[:length].tolist(), decode) for tokens, length in zip(*group, strict=True)]
-        for group in zip(samples.tokens, samples.lengths, strict=True)
-    ]
-    ends = np.full((questions, group_size, max(1, *(len(e) for group in found for e in group))), -1, np.int32)
-    for question, group in enumerate(found):
-        for sample, places in enumerate(group):
-            ends[question, sample, : len(places)] = places
-    return ends
 
 
 def combine(

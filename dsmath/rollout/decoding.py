@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,20 @@ class Decoding:
             raise InputError(f"min_p: {self.min_p} is not in [0, 1]")
         if not 0 < self.repetition_penalty < math.inf:
             raise InputError(f"repetition_penalty: {self.repetition_penalty} must be positive; 1 is off")
+
+    @classmethod
+    def read(cls, fields: Mapping[str, float]) -> "Decoding":
+        """The decoding of a config.
+
+        Args:
+          fields: `config.decoding`.
+        Raises:
+          InputError: names the field.
+        """
+        try:
+            return cls(**fields)
+        except InputError as error:
+            raise InputError(f"config.decoding.{error}") from error
 
 
 @struct.dataclass

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from dsmath.rollout.requests import Codec
 
-_HALF = "\ufffd"  # how bytes that are no character yet are decoded
+HALF = "\ufffd"  # how bytes that are no character yet are decoded
 _WINDOW = 8  # tokens before one that its text may depend on: a character may be several byte tokens
 
 
 def settled(text: str, stop: Sequence[str]) -> str:
     """The part of an unfinished text that may be shown: without half a character or the beginning of a stop string."""
-    text = text.rstrip(_HALF)
+    text = text.rstrip(HALF)
     begun = (
         length for string in stop for length in range(1, len(string)) if text.endswith(string[:length])
     )  # what is held back may turn out to be the stop string
@@ -23,7 +23,7 @@ def token_texts(codec: Codec, tokens: Sequence[int]) -> list[str]:
     start = shown = 0  # the text of tokens[start:shown] is known to be whole
     for end in range(1, len(tokens) + 1):
         before, after = codec.decode(tokens[start:shown]), codec.decode(tokens[start:end])
-        if len(after) <= len(before) or (after.endswith(_HALF) and end < len(tokens)):
+        if len(after) <= len(before) or (after.endswith(HALF) and end < len(tokens)):
             added.append("")
             continue
         added.append(after[len(before) :])

@@ -181,6 +181,8 @@ def test_labels_of_others_are_learned(overrides, tmp_path):
         ({"labels": "firm"}, r"config\.labels: 'firm' is none of hard, soft"),
         ({"held_out": 0.0}, r"config\.held_out: 0\.0 is not between"),
         ({"num_completions": 0}, r"config\.num_completions: 0"),
+        ({"decoding__max_new_tokens": 0}, r"config\.decoding\.max_new_tokens: 0"),
+        ({"labelled": "nowhere", "decoding__max_new_tokens": 0}, r"config\.decoding\.max_new_tokens: 0"),
         ({"labelled": "nowhere"}, r"nowhere: no such file; config\.labelled"),
         ({"microbatch_tokens": 10}, r"config\.microbatch_tokens: 10 cannot hold"),
     ],

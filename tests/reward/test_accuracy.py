@@ -49,9 +49,9 @@ def test_first_errors_are_found_or_not():
 
 
 def test_steps_count_each_and_only_whole_solutions_have_a_first_error():
-    groups = [Group([1], [_solution(steps=(1, 0.25, 0)), _solution(steps=(0,), whole=False)])]
+    groups = [Group([1], [_solution(steps=(1, 0.5, 0.25)), _solution(steps=(0,), whole=False)])]
     scores = [[np.array([0.9, 0.6, 0.2]), np.array([0.7])]]
     found = summarize(RewardModel("process", "sigmoid", None, None), groups, scores, 0.5)
-    assert found["accuracy"] == pytest.approx(3 / 4)  # a soft label above 0 is right
+    assert found["accuracy"] == pytest.approx(3 / 4)  # a soft label is right from the threshold on
     assert found["solutions_with_error"] == 1
     assert found["first_error_found"] == 1

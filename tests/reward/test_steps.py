@@ -1,10 +1,13 @@
 """Where the steps of a solution end, in text and in tokens."""
 
+import io
 import json
 import random
 
 import numpy as np
 import pytest
+import sentencepiece
+import tokenizers
 
 from dsmath.data import problems
 from dsmath.data.tokenizer import Tokenizer
@@ -99,6 +102,76 @@ def test_characters_of_several_tokens_are_not_cut(tokenizer):
     (first, last) = step_ends(tokens, tokenizer.decode)
     assert tokenizer.decode(tokens[: first + 1]) == "😀。"
     assert last == len(tokens) - 1
+
+
+SIGNS = [
+    "a",
+    "7",
+    ". ",
+    " ",
+    "\n",
+    "\\boxed{",
+    "}",
+    "。",
+    "!",
+    "é. ",
+    "☃",
+    "😀。",
+    "魑魅. ",
+    "word ",
+    " 3+4=7. ",
+    "   ",
+]
+
+
+def _byte_level(texts):
+    """A byte-level BPE, as of DeepSeek's checkpoints."""
+    found = tokenizers.Tokenizer(tokenizers.models.BPE())
+    found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    found.train_from_iterator(texts, trainer)
+    return lambda text: found.encode(text).ids, found.decode
+
+
+def _leading_space(texts):
+    """A SentencePiece model that adds a space in front of a text and takes it away, as Llama's."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=360,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return found.encode, found.decode
+
+
+def _first_ends(tokens, decode):
+    """The ends by their definition: the first token with which the text begins with the steps so far."""
+    text, ends, start = decode(tokens), [], 0
+    for step in split_steps(text)[:-1]:
+        done = text[: start + len(step.rstrip())]
+        start += len(step)
+        ends.append(next(end for end in range(len(tokens)) if decode(tokens[: end + 1]).startswith(done)))
+    return [*ends, len(tokens) - 1] if tokens else []
+
+
+@pytest.mark.parametrize("kind", ["ours", "byte_level", "leading_space"])
+def test_the_ends_of_any_text_are_those_by_definition(tokenizer, kind):
+    texts = [record.solution for record in problems.load("embedded", "train", count=300, seed=0)]
+    makers = {"byte_level": _byte_level, "leading_space": _leading_space}
+    encode, decode = makers[kind](texts) if kind in makers else (tokenizer.encode, tokenizer.decode)
+    rng, steps = random.Random(0), 0
+    for _ in range(60):
+        tokens = encode("".join(rng.choices(SIGNS, k=rng.randint(0, 60))))
+        ends = step_ends(tokens, decode)
+        assert ends == _first_ends(tokens, decode)
+        steps += len(ends)
+    assert steps > 200
 
 
 def test_groups_of_samples_have_their_ends_in_one_array(tokenizer):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsmath.rl.advantages import gae, outcome, process, shape_rewards, whiten
+from dsmath.rl.advantages import at_ends, gae, outcome, process, shape_rewards, whiten
 
 REWARDS = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
 
@@ -49,6 +49,11 @@ def test_process_advantages_by_hand():
     unit = 1.5**0.5  # of 1, 0, 2: mean 1, deviation sqrt(2/3)
     expected = [[[-unit, -unit, -unit, -unit, 0], [unit, unit, unit, 0, 0]]]
     np.testing.assert_allclose(process(rewards, ends, 5), expected, atol=1e-5)
+
+
+def test_rewards_of_steps_fall_to_their_last_tokens_and_two_may_share_one():
+    rewards, ends = np.array([[[1.0, 2.0, 4.0], [3.0, 9.0, 9.0]]], np.float32), np.array([[[0, 3, 3], [1, -1, -1]]])
+    np.testing.assert_array_equal(at_ends(rewards, ends, 4), [[[1, 0, 0, 6], [0, 3, 0, 0]]])
 
 
 def test_process_with_one_step_an_output_equals_outcome():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dsmath.rl.rewards import Rewards, combine, decode_samples, find_correct, find_ends, summarize
+from dsmath.rl.rewards import Rewards, combine, decode_samples, find_correct, summarize
 from dsmath.rollout.samples import Samples
 
 EOS, PAD = 2, 0
-TEXTS = {10: "so \\boxed{4}", 11: "so \\boxed{5}", 12: "no answer", 13: "3+1=4.\n"}
+TEXTS = {10: "so \\boxed{4}", 11: "so \\boxed{5}", 12: "no answer"}
 
 
 def _decode(ids):
@@ -80,8 +80,3 @@ def test_equal_and_broken_groups_are_told_by_steps_too():
     assert rewards.are_equal().tolist()[:2] == [True, False]
     assert rewards.are_finite().tolist() == [True, True, False]
     assert rewards.take(np.array([1])).steps.tolist() == [[[0.5, 0.25]]]
-
-
-def test_ends_are_those_of_the_steps():
-    ends = find_ends(_samples([[[13, 10], [11]]]), _decode)
-    assert ends.tolist() == [[[0, 2], [1, -1]]]

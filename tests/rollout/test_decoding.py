@@ -160,3 +160,8 @@ def test_a_rows_draw_depends_on_its_own_key_alone():
 def test_bad_values_are_named(values, named):
     with pytest.raises(InputError, match=named):
         Decoding(*values)
+
+
+def test_a_bad_field_of_a_config_is_named():
+    with pytest.raises(InputError, match=r"config\.decoding\.max_new_tokens: 0 must be at least 1"):
+        Decoding.read({"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 0})
