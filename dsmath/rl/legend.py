@@ -60,8 +60,10 @@ LEGEND = {
     ),
     "length_max": Entry("tokens of the longest sample", "below max_new_tokens"),
     "gradient_coefficient": Entry(
-        "mean absolute gradient coefficient of the tokens (eq. 5); its spread is in histograms.jsonl",
-        "SFT 1; RFT and online RFT the share of right samples; GRPO near the advantage; DPO at most beta",
+        "mean absolute gradient coefficient of an output's tokens (eq. 5), mean over outputs; its spread is in "
+        "histograms.jsonl. A token's own weight in the objective times its output's length",
+        "SFT 1; RFT and online RFT the share of kept samples; GRPO and PPO near the mean size of the advantages, times "
+        "lengths where config.aggregation is token; DPO at most its beta, times lengths if not length-averaged",
     ),
     "loss": Entry(
         "the objective's value, with its sign turned",
@@ -85,7 +87,7 @@ LEGEND = {
     ),
     "off_policy_depth": Entry(
         "updates that the policy is ahead of the one that sampled, when the step begins",
-        "0; 1 where rollout and update overlap",
+        "0; with config.lag=1 it is mu (config.updates_per_rollout), but for the first step",
     ),
     "pair_accuracy": Entry(
         "DPO: share of the pairs whose better output has gained more on the reference than the worse one",
