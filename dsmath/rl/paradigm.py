@@ -13,6 +13,7 @@ import ml_collections
 from jax import Array
 
 from dsmath.rl import objectives
+from dsmath.rollout.decoding import Decoding
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 
@@ -88,6 +89,7 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"config.{field}: {config[field]} makes no sense with config.coefficient={coefficient}: {why}; "
                 f"choose {' or '.join(values)}"
             )
+    Decoding.read(config.decoding)
     _check_numbers(config)
     if config.num_steps % config.iterations:
         raise InputError(

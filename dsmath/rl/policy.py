@@ -52,7 +52,7 @@ class Policy:
         self._stop_ids = (tokenizer.eos_id,)
         self.config = read_model(config.init_from)  # of the model
         self._model = Transformer(lora.frozen_config(self.config) if config.lora_rank else self.config)
-        self._decoding = Decoding(**config.decoding)
+        self._decoding = Decoding.read(config.decoding)
         prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
         # Reward models and old log-probabilities are found for all samples of a group.
         whole = config.reward in paradigm.LEARNED or paradigm.uses_old_logprobs(config)

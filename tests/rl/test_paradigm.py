@@ -65,6 +65,7 @@ def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
         ("sft", {"clip_eps_high": 0.28}, r"config\.clip_eps_high: .*only ppo and grpo; set it to 0.0"),
         ("online_rft", {"aggregation": "token"}, r"config\.aggregation: "),
         ("grpo_os", {"distinct": True}, r"config\.distinct: .*only rft"),
+        ("grpo_os", {"decoding": {"max_new_tokens": 0}}, r"config\.decoding\.max_new_tokens"),
         ("dpo", {"decoding": {"temperature": 0.0}}, r"config\.decoding\.temperature: at 0 all samples"),
         ("grpo_iterative", {"replay": {"num_steps": 0}}, r"config\.replay\.num_steps: 0 must be at least 1"),
         ("grpo_os", {"iterations": 3}, r"config\.num_steps: 50 is no multiple of config\.iterations=3"),
