@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMES = (
     "seconds",
     "tokens_per_second",
-    *(f"{phase}_seconds" for phase in ("rollout", "reward", "reference", "update")),
+    *(f"{phase}_seconds" for phase in ("rollout", "reward", "reference", "update", "reward_model")),
 )
 LETTERS = "abcdefghijkl"
 
