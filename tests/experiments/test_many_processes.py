@@ -1,4 +1,4 @@
-"""Pretraining as several processes: the curve of one, a pause, and kills at random moments."""
+"""Stages as several processes: the curve of one, a pause, and kills at random moments."""
 
 import importlib
 import json
@@ -34,7 +34,19 @@ OVERRIDES = {
     "log_every": 1,
     "optimizer.warmup_steps": 3,
 }
-TIMES = ("seconds", "tokens_per_second")  # what the clock decides
+RL = {
+    "num_problems": 0,
+    "mesh.fsdp": 2,
+    "num_groups": 4,
+    "group_size": 4,
+    "updates_per_rollout": 2,
+    "decoding.max_new_tokens": 16,
+    "num_steps": 4,
+    "samples_every": 2,
+    "optimizer.peak_learning_rate": 0.003,
+}
+PHASES = ("rollout", "reward", "reference", "update")
+TIMES = ("seconds", "tokens_per_second", *(f"{phase}_seconds" for phase in PHASES))  # what the clock decides
 KILLS = 30
 
 
@@ -53,13 +65,15 @@ def overrides(tmp_path_factory) -> dict[str, object]:
     return OVERRIDES | {"tokenizer": str(folder)}
 
 
-def _start(workdir: pathlib.Path, overrides: dict[str, object], *, processes: int, devices: int) -> list:
-    """Starts pretraining; the output of process I goes to WORKDIR-I.log."""
+def _start(
+    workdir: pathlib.Path, overrides: dict[str, object], *, processes: int, devices: int, stage: str = "pretrain"
+) -> list:
+    """Starts a stage; the output of process I goes to WORKDIR-I.log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fields = [f"--config.{name}={value}" for name, value in (overrides | {"num_cpu_devices": devices}).items()]
-    command = [sys.executable, "-m", "experiments.pretrain", "--config=configs/pretrain.py", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", f"experiments.{stage}", f"--config=configs/{stage}.py", f"--workdir={workdir}"]
     joined = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
     started = []
     for index in range(processes):
@@ -116,6 +130,26 @@ def test_four_processes_have_the_curve_of_two_and_of_one(overrides, tmp_path):
     for one, two, four in zip(*runs.values(), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
         assert four == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_reinforcement_learning_as_two_processes_has_the_curve_of_one(solver, tmp_path):
+    records = [{"question": "How many" + "?" * (index + 1), "answer": f"#### {index % 3 + 1}"} for index in range(12)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    overrides = RL | {"init_from": solver, "problems": tmp_path}
+    runs = []
+    for processes in (1, 2):
+        workdir = tmp_path / f"{processes}"
+        _wait(workdir, _start(workdir, overrides, processes=processes, devices=2 // processes, stage="rl"), 600)
+        runs.append(_records(workdir))
+        assert (workdir / "samples.html").exists()
+    one, two = runs
+    assert [record["step"] for record in two] == list(range(1, 5))
+    assert len({record["reward"] for record in one}) > 1
+    assert max(record["grad_norm"] for record in one) > 0
+    for alone, together in zip(one, two, strict=True):
+        assert together == pytest.approx(alone, rel=1e-3, abs=1e-5)  # sums over devices may be in another order
+        assert together["length"] == alone["length"]  # the same samples
 
 
 @pytest.mark.slow
