@@ -33,8 +33,7 @@ const signed = value => (value > 0 ? "+" : "") + number(value);
 
 function describe(sample, place) {
   if (sample.tool?.includes(place)) return "a tool's output: not trained";
-  const parts = [];
-  if ("advantages" in sample) parts.push(`advantage ${signed(of(sample.advantages, place))}`);
+  const parts = [`advantage ${signed(of(sample.advantages, place))}`];
   if ("coefficients" in sample) parts.push(`coefficient ${signed(of(sample.coefficients, place))}`);
   parts.push(`log-probability ${number(of(sample.logprobs, place))}`);
   if ("ref_logprobs" in sample) parts.push(`reference's ${number(of(sample.ref_logprobs, place))}`);

@@ -1,5 +1,4 @@
-"""A run's samples as one page for people: questions that open to their samples, every token coloured by its advantage,
-or by its gradient coefficient where a method has no advantages.
+"""A run's samples as one page for people: questions that open to their samples, every token coloured by its advantage.
 
 The texts of models are untrusted: they are escaped, the page's policy lets nothing run but its own script, known by its
 hash, and that script makes no markup from texts. Nothing is fetched.
@@ -127,7 +126,7 @@ def _question(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "reward": float(np.mean(rewards)),
         "group": len(rows),
         "solved": sum(judged) if judged else None,
-        "idle": not any(_by_method(row).any() for row in rows),
+        "idle": not any(row["advantages"].any() for row in rows),
         "truncated": sum(row["finish_reason"] == "length" for row in rows),
         "length": float(np.mean([len(row["pieces"]) for row in rows])),
         "samples": [_sample(row) for row in sorted(rows, key=lambda row: -row["reward"])],
@@ -136,7 +135,7 @@ def _question(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
     pieces = [piece.translate(_CONTROLS) for piece in row["pieces"]]
-    chosen = _by_method(row)[row["mask"] > 0]
+    chosen = row["advantages"][row["mask"] > 0]
     data = {name: _numbers(row[name]) for name in _BY_TOKEN if row[name] is not None}
     if row["step_ends"] is not None and row["step_ends"].size:
         data |= {"step_ends": row["step_ends"].tolist(), "step_rewards": _numbers(row["step_rewards"], fold=False)}
@@ -147,20 +146,11 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
         "answer": None if row["answer"] is None else row["answer"].translate(_CONTROLS),
         "text": "".join(pieces),
         "length": len(pieces),
-        "pull": "coefficient" if row["advantages"] is None else "advantage",
-        "mean": float(chosen.mean()) if chosen.size else None,
+        "advantage": float(chosen.mean()) if chosen.size else None,
         "varies": bool(chosen.size and chosen.max() > chosen.min()),
         # The script cuts the text by these, in the UTF-16 units that a browser counts.
         "data": {"pieces": [len(piece.encode("utf-16-le")) // 2 for piece in pieces], **data},
     }
-
-
-def _by_method(row: dict[str, Any]) -> np.ndarray:
-    """What pulls the tokens of a sample: advantages, or gradient coefficients of a method without (DPO).
-
-    Advantages come first: where they are zero the coefficients still hold the divergence's part.
-    """
-    return row["coefficients"] if row["advantages"] is None else row["advantages"]
 
 
 def _numbers(values: np.ndarray, fold: bool = True) -> list[float | None] | float | None:

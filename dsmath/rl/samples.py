@@ -56,7 +56,7 @@ def make_table(
     tokenizer: Tokenizer,
     *,
     rewards: np.ndarray,
-    advantages: np.ndarray | None = None,
+    advantages: np.ndarray,
     correct: np.ndarray | None = None,
     parts: Mapping[str, np.ndarray] | None = None,
     coefficients: np.ndarray | None = None,
@@ -72,7 +72,7 @@ def make_table(
       samples: their groups, arrays [Q, G, L].
       tokenizer: of the policy.
       rewards: float32 [Q, G].
-      advantages: float32 [Q, G], or [Q, G, L] where tokens differ; None of a method without them.
+      advantages: float32 [Q, G], or [Q, G, L] where tokens differ.
       correct: bool [Q, G].
       parts: of a mixed reward, float32 [Q, G] by name.
       coefficients, ref_logprobs: float32 [Q, G, L].
@@ -83,7 +83,7 @@ def make_table(
     is_step = None if step_ends is None else np.asarray(step_ends) >= 0
     sequences = [samples.tokens[place][here].tolist() for place, here in _outputs(is_token)]
     completions = [tokenizer.decode(tokens) for tokens in sequences]
-    if advantages is not None and advantages.ndim == 2:
+    if advantages.ndim == 2:
         advantages = np.broadcast_to(advantages[..., None], samples.tokens.shape)
     repeated = {
         "request": requests,

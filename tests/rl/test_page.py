@@ -21,7 +21,7 @@ ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.t
 Q, G = 4, 4
 
 
-def write_run(workdir, steps=3, questions=Q, group=G, process=False, method="grpo"):
+def write_run(workdir, steps=3, questions=Q, group=G, process=False):
     """A workdir with metrics and samples: solutions of the embedded problems, some of them spoiled."""
     rng = np.random.default_rng(0)
     records = problems.load("embedded", "train", count=steps * questions, seed=0)
@@ -42,10 +42,10 @@ def write_run(workdir, steps=3, questions=Q, group=G, process=False, method="grp
             spoiled = re.sub(r"\d+(?=\}|\D*$)", lambda found: str(int(found[0]) + 1), solution)
             texts.append(solution if right[question, sample] else spoiled)
         texts[-2] = f"{ATTACK}\r\n\x00 魑 and $x<y$"
-        write_step(workdir, step, chosen, texts, right, tokenizer, process, method)
+        write_step(workdir, step, chosen, texts, right, tokenizer, process)
 
 
-def write_step(workdir, step, chosen, texts, right, tokenizer, process, method):
+def write_step(workdir, step, chosen, texts, right, tokenizer, process):
     rng = np.random.default_rng(step)
     encoded = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
     shape, length = right.shape, max(map(len, encoded))
@@ -63,9 +63,6 @@ def write_step(workdir, step, chosen, texts, right, tokenizer, process, method):
         by_token = np.asarray(advantages.process(steps["step_rewards"], ends, length))
     logprobs = -rng.exponential(0.4, tokens.shape).astype(np.float32) * mask
     ref = logprobs + rng.normal(0, 0.2, tokens.shape).astype(np.float32)
-    coefficients = (by_token if process else by_token[..., None]) + 0.04 * (np.exp(ref - logprobs) - 1)
-    if method == "dpo":  # nothing but the pairs has a coefficient
-        by_token, coefficients = None, 0.05 * np.broadcast_to(by_token[..., None], tokens.shape)
     table = record.make_table(
         step,
         range(len(chosen)),
@@ -77,7 +74,7 @@ def write_step(workdir, step, chosen, texts, right, tokenizer, process, method):
         advantages=by_token,
         correct=right,
         parts={"rule": rewards, "outcome_model": rewards / 2},
-        coefficients=coefficients,
+        coefficients=(by_token if process else by_token[..., None]) + 0.04 * (np.exp(ref - logprobs) - 1),
         ref_logprobs=ref,
         **steps,
     )
@@ -160,18 +157,6 @@ def test_steps_that_a_reward_model_judged_stand_with_their_rewards(tmp_path):
     assert shown == {tuple(round(float(reward), 3) for reward in row["step_rewards"]) for row in judged}
     assert all(each["step_ends"][-1] == len(each["pieces"]) - 1 for each in _data(page))
     assert "mean advantage <b>" in page
-
-
-def test_a_method_without_advantages_is_shown_by_its_coefficients(tmp_path):
-    write_run(tmp_path, steps=1, method="dpo")
-    page = _page(tmp_path)
-    kinds = re.findall(r'data-kinds="(\w+)', page)
-    assert kinds[0] == "idle"  # a group of right samples alone has no pair
-    assert "learned" in kinds
-    assert page.count("zero coefficient</em>") == kinds.count("idle")
-    assert "<span>coefficient <b>+0.0" in page
-    assert all("advantages" not in each and "coefficients" in each for each in _data(page))
-    assert "zero advantage" not in page
 
 
 def test_a_run_that_has_just_begun_has_a_page(tmp_path):
