@@ -1,4 +1,4 @@
-"""The jail for Python that a model wrote: `run_python` for one program, `Pool` for many and for solutions of many blocks.
+"""The jail for Python that a model wrote: `run_python` for a program, `Pool` for many and for solutions of many blocks.
 
 `jail` starts bubblewrap with a template process in it, `template` runs inside and forks for each solution, `session`
 talks with one solution's process, `seccomp` lists the system calls that it may make, `tool` offers it to a sampler.

@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from importlib import metadata
 
 from dsmath.runs.errors import InputError
 from dsmath.sandbox import seccomp
-from dsmath.sandbox.session import Session
+from dsmath.sandbox.session import Session, hear
 
 ISOLATIONS = ("bubblewrap", "none")
 PACKAGES = ("numpy", "sympy", "mpmath", "scipy")  # what a solution can import beyond Python's own library
@@ -35,7 +34,6 @@ sympy.summation(n, (n, 1, 10)), sympy.factorint(360), sympy.Matrix([[1, 2], [3, 
 """
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _START_SECONDS = 120.0
-_CREDENTIALS = struct.Struct("3i")
 # One thread: threads are refused. No random hashes: a program gives the same output each time.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
 _SCRATCH = "/tmp"
@@ -73,23 +71,18 @@ class Jail:
             theirs.close()
             try:
                 self._template_bytes = self._hear_of_size()
-            except (OSError, InputError) as error:
+            except OSError as error:
                 self.close()
                 complaints.seek(0)
                 said = complaints.read().decode(errors="replace").strip().splitlines()
                 raise InputError(
-                    f"sandbox: the jail did not start ({said[-1] if said else error}); bubblewrap needs user namespaces: "
-                    "sysctl kernel.unprivileged_userns_clone=1, or in a container --security-opt seccomp=unconfined"
+                    f"sandbox: the jail did not start ({said[-1] if said else error}); bubblewrap needs user "
+                    "namespaces: sysctl kernel.unprivileged_userns_clone=1; in a container, --security-opt seccomp=unconfined"
                 ) from error
 
     def _hear_of_size(self) -> int:
         """Bytes of the template's address space, once it has imported everything."""
-        self._control.settimeout(_START_SECONDS)
-        message, ancillary, _, _ = self._control.recvmsg(16, socket.CMSG_SPACE(_CREDENTIALS.size))
-        self._control.settimeout(None)
-        if message != b"ready":
-            raise InputError("it ended at once")
-        process = _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
+        _, process = hear(self._control, _START_SECONDS)
         pages = pathlib.Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[0]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 

@@ -1,5 +1,6 @@
 """Warm templates for many solutions at a time."""
 
+import concurrent.futures
 import functools
 import itertools
 import os
@@ -24,7 +25,8 @@ class Pool:
         self._lock = threading.Lock()
         self._turns = threading.Semaphore(size)
         self._numbers = itertools.count()
-        self._jails = [Jail(isolation) for _ in range(size)]
+        with concurrent.futures.ThreadPoolExecutor(size) as threads:  # each waits for its imports
+            self._jails = list(threads.map(Jail, [isolation] * size))
 
     @property
     def size(self) -> int:

@@ -80,11 +80,10 @@ class Session:
             "scratch_bytes": _SCRATCH_BYTES,
         }
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             with theirs:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 socket.send_fds(control, [json.dumps(request).encode()], [theirs.fileno(), *self._streams])
             self._process = os.pidfd_open(self._hear_of_process())
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
             self._pause()
         except BaseException:
             self.close()
@@ -92,14 +91,11 @@ class Session:
 
     def _hear_of_process(self) -> int:
         """Its number, which the kernel vouches for: before it runs anything, the process tells that it is ready."""
-        self._socket.settimeout(_START_SECONDS)
-        data, ancillary, _, _ = self._socket.recvmsg(_REPLY_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
-        reply = json.loads(data[4:]) if data else {}
+        data, process = hear(self._socket, _START_SECONDS)
+        reply = json.loads(data[4:])
         if "broken" in reply:
             raise InputError(f"sandbox: this machine cannot confine a process ({reply['broken']})")
-        if not data:
-            raise ConnectionResetError("the template of the sandbox is gone")
-        return _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
+        return process
 
     @property
     def alive(self) -> bool:
@@ -136,7 +132,7 @@ class Session:
         return Result(kind, streams["stdout"][0], streams["stderr"][0], error, value, seconds, tuple(cut))
 
     def _ask(self, code: bytes, deadline: float) -> dict:
-        if select.select([self._socket], [], [], 0)[0]:
+        if _is_readable(self._socket.fileno(), 0):
             raise ValueError("it spoke without being asked")
         signal.pidfd_send_signal(self._process, signal.SIGCONT)
         self._wait(deadline)
@@ -172,7 +168,7 @@ class Session:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            select.select([self._process], [], [], 1.0)  # until it is gone, and what it wrote with it
+            _is_readable(self._process, 1.0)  # it is gone then, and its files with it
             os.close(self._process)
             self._process = None
         self._socket.close()
@@ -196,6 +192,27 @@ class Session:
             self.close()
 
 
+def hear(connection: socket.socket, seconds: float) -> tuple[bytes, int]:
+    """A message of a trusted process, and the process's number, which the kernel adds; the socket has SO_PASSCRED.
+
+    Raises:
+      OSError: nothing came, or the other side has closed.
+    """
+    connection.settimeout(seconds)
+    data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(_CREDENTIALS.size))
+    connection.settimeout(None)
+    if not data:
+        raise ConnectionResetError("it ended at once")
+    return data, _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
+
+
+def _is_readable(file: int, seconds: float) -> bool:
+    """Whether there is something to read, or a process has ended, within so many seconds."""
+    poll = select.poll()  # select.select knows no number above 1023
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def _make_stream(name: str) -> int:
     """A file in memory that is written at its end."""
     stream = os.memfd_create(name)
@@ -211,13 +228,9 @@ def _read_stream(stream: int) -> tuple[str, bool]:
 
 def _check(reply: object) -> dict:
     """Refuses a reply that the template does not write."""
-    fields = {"kind": str, "error": str | None, "value": str | None, "cut": list}
-    if not isinstance(reply, dict) or reply.keys() != fields.keys() or reply["kind"] not in _KINDS:
-        raise ValueError
-    if not all(isinstance(reply[name], kind) for name, kind in fields.items()) or reply["cut"] not in (
-        [],
-        ["value"],
-        ["error"],
-    ):
-        raise ValueError
+    if not isinstance(reply, dict) or reply.keys() != {"kind", "error", "value", "cut"}:
+        raise ValueError("it has other fields")
+    texts = all(isinstance(reply[name], str | None) for name in ("error", "value"))
+    if not texts or reply["kind"] not in _KINDS or reply["cut"] not in ([], ["error"], ["value"]):
+        raise ValueError("its fields hold something else")
     return reply

@@ -26,6 +26,7 @@ _NOSUID, _NODEV, _NOEXEC, _RECURSIVE, _PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 _SET_SECCOMP, _FILTER, _NO_NEW_PRIVILEGES, _AMBIENT, _CLEAR_ALL = 22, 2, 38, 47, 4
 _CAPABILITIES_VERSION = 0x20080522
 _SESSION = 3  # the solution's socket, once it runs
+_STREAMS = ((1, 4, "stdout"), (2, 5, "stderr"))  # the second number is for when a block has closed the first
 _OPEN_FILES = 64
 _CHARACTERS = 10_000  # of a value or an error
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -69,9 +70,9 @@ def _fork_solution(request: dict, fds: list[int], options: dict) -> None:
 def _confine(request: dict, fds: list[int], options: dict) -> None:
     """Makes this process a solution's; from here on it can do no more than any solution."""
     connection, output, error = (os.dup2(fd, 100 + place) for place, fd in enumerate(fds))
-    for old, new in ((output, 1), (error, 2), (connection, _SESSION)):
+    for old, new in ((output, 1), (error, 2), (connection, _SESSION), (output, 4), (error, 5)):
         os.dup2(old, new)
-    os.closerange(_SESSION + 1, 1 << 16)
+    os.closerange(6, 1 << 16)
     if options["namespaces"]:
         size = f"size={request['scratch_bytes']},nr_inodes=4096,mode=700".encode()
         _call("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
@@ -114,7 +115,8 @@ def _serve_blocks() -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     while (header := _read(4)) and (block := _read(int.from_bytes(header, "big"))) is not None:
-        for number, name in ((1, "stdout"), (2, "stderr")):
+        for number, spare, name in _STREAMS:
+            os.dup2(spare, number)
             raw = io.FileIO(number, "w", closefd=False)
             setattr(sys, name, io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True))
         reply = _frame(_run(block.decode(errors="replace"), vars(module)))

@@ -34,9 +34,7 @@ class PythonTool:
     Source: DeepSeekMath's released evaluation: 10 seconds, 50 characters.
     """
 
-    def __init__(
-        self, pool: Pool, *, seconds: float, memory: int, ends: int, max_calls: int, max_output_tokens: int
-    ):
+    def __init__(self, pool: Pool, *, seconds: float, memory: int, ends: int, max_calls: int, max_output_tokens: int):
         self.max_calls, self.max_output_tokens = max_calls, max_output_tokens
         # A call may wait for the turns of all others, and each may start a process first.
         self.timeout = (seconds + 1) * math.ceil(_AT_ONCE / pool.size)
@@ -78,6 +76,8 @@ class Blocks:
                 self._close()
                 self._session = self._pool.open(self._memory)
             result = self._session.run(call, self._seconds)
+            if self._ended:
+                self._close()
         return fence(result.stdout if result.error is None else result.error, self._ends)
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """What the jail must not let through; each attack is seen to work without the jail where that is harmless.
 
 A probe prints THROUGH where it succeeds, and raises or is silent where it does not. The names in capitals are filled
-in: SECRET_FILE and FOLDER of the host, PORT, PATH and ABSTRACT that a server of the host listens at, VICTIM a process of
+in: SECRET_FILE and FOLDER of the host, PORT, PATH and ABSTRACT that servers of the host listen at, VICTIM a process of
 the host, INHERITED a descriptor that a child may inherit, HOST the host's name, CLONE and others numbers of calls.
 """
 
@@ -74,7 +74,7 @@ print(here.value.decode())
     "listen": f"import socket; socket.create_server(('127.0.0.1', 0)); {_THROUGH}",
     "connect by IPv6": f"import socket; socket.socket(socket.AF_INET6); {_THROUGH}",
     "connect to a socket with a path": f"import socket; socket.socket(socket.AF_UNIX).connect('PATH'); {_THROUGH}",
-    "connect to an abstract socket": f"import socket; socket.socket(socket.AF_UNIX).connect('\\0' + 'ABSTRACT'); {_THROUGH}",
+    "connect to an abstract socket": f"import socket; socket.socket(1).connect('\\0' + 'ABSTRACT'); {_THROUGH}",
     "make a pair of sockets": f"import socket; socket.socketpair(); {_THROUGH}",
     "ask the kernel by netlink": f"import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); {_THROUGH}",
     # processes and memory
@@ -84,7 +84,7 @@ print(here.value.decode())
     "run a program": f"import subprocess; subprocess.run(['/usr/bin/env']); {_THROUGH}",
     "become a program": "import os, sys; os.execv(sys.executable, [sys.executable, '-c', \"print('THROUGH')\"])",
     "start a thread": f"import threading; threading.Thread(target=print).start(); {_THROUGH}",
-    "start a pool": f"from concurrent import futures; futures.ProcessPoolExecutor(1).submit(abs, 1).result(); {_THROUGH}",
+    "start a pool": f"import multiprocessing; multiprocessing.Pool(1).map(abs, [1]); {_THROUGH}",
     "take memory": f"x = b'x' * (600 << 20); {_THROUGH}",
     "take memory in pieces": f"x = [bytearray(1 << 20) for _ in range(600)]; {_THROUGH}",
     "take shared memory": f"import mmap; mmap.mmap(-1, 600 << 20); {_THROUGH}",
@@ -179,6 +179,11 @@ def test_the_attack_works_without_the_jail(host, tmp_path, attack):
     code = _fill(FAMILIAR[attack], host)
     python = [sys.executable, "-c", code]
     done = subprocess.run(
-        python, cwd=tmp_path, capture_output=True, text=True, close_fds=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        python,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        close_fds=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert "THROUGH" in done.stdout, done.stderr
