@@ -70,7 +70,6 @@ def main(argv: list[str]) -> None:
     print(f"{'  from asking to the answer':<34}{statistics.median(waits) * 1000:>10.1f} ms in the median")
     print(f"{'blocks of one solution':<34}{block_rate:>10.1f} blocks/s")
     print(f"{'a fresh Python each, not jailed':<34}{fresh:>10.1f} programs/s")
-    timing.warn_if_busy(machine)
     if _JSON.value:
         figures = {"programs": rate, "blocks": block_rate, "fresh": fresh, "start_seconds": started}
         write_json(_JSON.value, {"per_second": figures, "seconds": waits, "goal": _GOAL, "machine": machine})

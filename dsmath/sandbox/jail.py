@@ -77,7 +77,8 @@ class Jail:
                 said = complaints.read().decode(errors="replace").strip().splitlines()
                 raise InputError(
                     f"sandbox: the jail did not start ({said[-1] if said else error}); bubblewrap needs user "
-                    "namespaces: sysctl kernel.unprivileged_userns_clone=1; in a container, --security-opt seccomp=unconfined"
+                    "namespaces: sysctl kernel.unprivileged_userns_clone=1, or where this is a container, its option "
+                    "--security-opt seccomp=unconfined"
                 ) from error
 
     def _hear_of_size(self) -> int:
