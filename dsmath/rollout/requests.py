@@ -18,11 +18,21 @@ class Codec(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
+class Calls(Protocol):
+    """The calls of one sample, which may share a state."""
+
+    def run(self, call: str) -> str:
+        """Does the call, in a thread, and gives the text that the sample goes on with."""
+
+    def end(self) -> None:
+        """The sample is over; must not wait, not even for a call that still runs."""
+
+
 class Tool(Protocol):
     """What a sample may call from within its text, such as a block of Python.
 
     Attributes:
-      timeout: seconds that a call may take; a thread cannot be killed, so `run` should end itself before.
+      timeout: seconds that a call may take; a thread cannot be killed, so `Calls.run` should end itself before.
       max_calls: calls of a sample; one more ends it with the reason "tool_limit".
       max_output_tokens: of a call's output, which is cut there.
     """
@@ -34,11 +44,11 @@ class Tool(Protocol):
     def find(self, text: str) -> str | None:
         """The call that the text completes, if it does; the text starts after the last call's output."""
 
-    def run(self, call: str) -> str:
-        """Does the call, in a thread, and gives the text that the sample goes on with."""
+    def begin(self) -> Calls:
+        """The calls of another sample, before its first one."""
 
     def explain(self, error: Exception) -> str:
-        """The text that the sample goes on with where `run` raised, or took too long (`TimeoutError`)."""
+        """The text that the sample goes on with where `Calls.run` raised, or took too long (`TimeoutError`)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import collections
 import threading
 import time
 
-from dsmath.rollout.requests import Tool
+from dsmath.rollout.requests import Calls, Tool
 
 _AT_ONCE = 16  # calls under way
 
@@ -14,12 +14,13 @@ class Call:
 
     Args:
       tool: whose it is.
+      calls: those of the sample.
       text: the call, as `Tool.find` gave it.
       on_end: called in the thread that ran it.
     """
 
-    def __init__(self, tool: Tool, text: str, on_end: threading.Event):
-        self._tool, self._text, self._on_end = tool, text, on_end
+    def __init__(self, tool: Tool, calls: Calls, text: str, on_end: threading.Event):
+        self._tool, self._calls, self._text, self._on_end = tool, calls, text, on_end
         self._started: float | None = None
         self._output: str | None = None
         self._error: Exception | None = None
@@ -32,7 +33,7 @@ class Call:
 
     def _run(self) -> None:
         try:
-            self._output = self._tool.run(self._text)
+            self._output = self._calls.run(self._text)
         except Exception as error:
             self._error = error
         self._ended = True
@@ -63,9 +64,9 @@ class Caller:
         self._running: list[Call] = []
         self._end = threading.Event()
 
-    def call(self, tool: Tool, text: str) -> Call:
+    def call(self, tool: Tool, calls: Calls, text: str) -> Call:
         """Starts a call, or has it wait for one of those under way."""
-        call = Call(tool, text, self._end)
+        call = Call(tool, calls, text, self._end)
         self._waiting.append(call)
         self.poll()
         return call
