@@ -19,7 +19,7 @@ from dsmath.model.transformer import Transformer
 from dsmath.rollout import ends
 from dsmath.rollout.decoding import Decoding, Settings
 from dsmath.rollout.programs import ROW_AXES, Block, Drawn, Programs, Scored
-from dsmath.rollout.requests import Codec, Completion, Limits, Request, check
+from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, check
 from dsmath.rollout.samples import Samples, empty_samples, put
 from dsmath.rollout.tools import Call, Caller
 from dsmath.runs.errors import InputError
@@ -48,6 +48,12 @@ class _Sample:
     segment: int = 0  # first token after what the last tool said
     calls: int = 0
     call: Call | None = None  # while it waits for a tool
+    state: Calls | None = None  # what its calls share, once it has made one
+
+    def end(self) -> None:
+        """Gives back what its calls hold."""
+        if self.state:
+            self.state.end()
 
 
 @dataclasses.dataclass(eq=False)
@@ -60,6 +66,12 @@ class _Row:
     @property
     def drained(self) -> bool:
         return not any(self.slots) and (self.ticket is None or not self.ticket.waiting)
+
+    def clear(self) -> None:
+        """Forgets the question and its samples."""
+        for sample in filter(None, self.slots):
+            sample.end()
+        self.ticket, self.slots = None, [None] * len(self.slots)
 
 
 class Engine:
@@ -115,7 +127,7 @@ class Engine:
         self._queue.clear()
         self._left.clear()
         for row in self._rows:
-            row.ticket, row.slots = None, [None] * self.limits.width
+            row.clear()
 
     def add(self, request: Request) -> None:
         """Queues a request.
@@ -135,7 +147,7 @@ class Engine:
         self._queue = collections.deque(ticket for ticket in self._queue if ticket.request.id != request_id)
         for row in self._rows:
             if row.ticket and row.ticket.request.id == request_id:
-                row.ticket, row.slots = None, [None] * self.limits.width
+                row.clear()
 
     @property
     def busy(self) -> bool:
@@ -391,6 +403,7 @@ class Engine:
 
     def _free(self, row: int, slot: int, sample: _Sample) -> None:
         self._rows[row].slots[slot] = None
+        sample.end()
         self._left[sample.request.id] -= 1
         if not self._left[sample.request.id]:
             del self._left[sample.request.id]
@@ -416,7 +429,8 @@ class Engine:
                 if cut >= request.decoding.max_new_tokens:
                     return "length"
                 sample.calls += 1
-                sample.call = self._caller.call(request.tool, text)
+                sample.state = sample.state or request.tool.begin()
+                sample.call = self._caller.call(request.tool, sample.state, text)
                 return None
         return reason
 

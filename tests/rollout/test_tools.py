@@ -32,9 +32,15 @@ class Calculator:
     def find(self, text: str) -> str | None:
         return next((letter for letter in text if letter in self._signs), None)
 
+    def begin(self) -> "Calculator":
+        return self
+
     def run(self, call: str) -> str:
         self.calls.append(call)
         return f"={call}{call}"
+
+    def end(self) -> None:
+        pass
 
     def explain(self, error: Exception) -> str:
         return f"?{type(error).__name__[0]}"
@@ -127,6 +133,55 @@ def test_samples_with_calls_do_not_depend_on_the_slots(serve):
         serve(tool=Calculator(max_calls=9), limits=(("rows", 2), ("width", 2), ("block_steps", 3))),
     )
     assert {place: one.tokens for place, one in many.items()} == {place: one.tokens for place, one in few.items()}
+
+
+class Counter(Calculator):
+    """Answers with the number of the sample's call."""
+
+    max_calls = 9
+
+    def begin(self) -> "_Count":
+        self.calls.append(_Count())
+        return self.calls[-1]
+
+
+class _Count:
+    def __init__(self):
+        self.count, self.ended = 0, 0
+
+    def run(self, call: str) -> str:
+        self.count += 1
+        return "abcdefghi"[self.count - 1]
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_the_calls_of_a_sample_share_a_state_that_ends_with_it(serve):
+    tool = Counter()
+    completions = serve(tool=tool)
+    said = [
+        "".join(letter for letter, kept in zip(one.text, one.loss_mask, strict=True) if not kept)
+        for one in completions.values()
+    ]
+    assert all(text == "abcdefghi"[: len(text)] for text in said)
+    assert max(map(len, said)) > 1
+    assert len(tool.calls) >= sum(map(bool, said))
+    assert all(count.ended == 1 for count in tool.calls)
+
+
+def test_a_state_ends_with_a_request_that_is_cancelled_or_an_engine_that_is_released(engine_of):
+    for leave in ("cancel", "release"):
+        engine, params = engine_of()
+        tool = Counter(signs="".join(map(chr, range(44, 104))))
+        engine.load(params, jax.random.key(1))
+        engine.add(Request(0, PROMPTS[0], 3, PLAIN, tool=tool))
+        engine.step()
+        assert tool.calls
+        assert not any(count.ended for count in tool.calls)
+        engine.cancel(0) if leave == "cancel" else engine.release()
+        assert all(count.ended == 1 for count in tool.calls)
+        engine.release()
 
 
 def test_long_output_is_cut(serve):
