@@ -12,7 +12,7 @@ from dsmath.runs.errors import InputError
 
 _FILES = """
     read write readv writev pread64 pwrite64 open openat close close_range stat fstat lstat newfstatat statx statfs
-    fstatfs lseek access faccessat faccessat2 dup dup2 dup3 pipe pipe2 fcntl flock ftruncate truncate getdents
+    fstatfs lseek access faccessat faccessat2 dup dup2 dup3 pipe pipe2 ftruncate truncate getdents
     getdents64 getcwd chdir fchdir rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat symlink symlinkat
     readlink readlinkat chmod fchmod fchmodat umask utimensat fsync fdatasync fadvise64 select pselect6 poll ppoll
 """
@@ -27,7 +27,11 @@ _SIGNALS = """
     pause alarm setitimer getitimer
 """
 _TIME = "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time"
-_TCGETS, _FIOCLEX = 0x5401, 0x5451  # Python asks each file that it opens whether it is a terminal
+# The requests of two calls that do many things. Python asks each file that it opens whether it is a terminal.
+_REQUESTS = {
+    "ioctl": (0x5401, 0x5451),  # TCGETS, FIOCLEX
+    "fcntl": (0, 1, 2, 3, 4, 1030),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
+}
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 _EQUAL = 4
@@ -52,8 +56,9 @@ def make_filter() -> bytes:
     try:
         for name in f"{_FILES} {_MEMORY} {_ITSELF} {_SIGNALS} {_TIME}".split():
             _allow(library, rules, name)
-        for request in (_TCGETS, _FIOCLEX):
-            _allow(library, rules, "ioctl", _Comparison(1, _EQUAL, request, 0))
+        for name, requests in _REQUESTS.items():
+            for request in requests:
+                _allow(library, rules, name, _Comparison(1, _EQUAL, request, 0))
         with tempfile.TemporaryFile() as file:
             if library.seccomp_export_bpf(rules, file.fileno()):
                 raise InputError("sandbox: libseccomp cannot write a filter for this machine")

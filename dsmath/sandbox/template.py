@@ -22,7 +22,8 @@ import traceback
 import types
 
 _NEWNS, _NEWPID = 0x20000, 0x20000000
-_NOSUID, _NODEV, _NOEXEC, _RECURSIVE, _PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_READ_ONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 1 << 5, 1 << 12
+_RECURSIVE, _PRIVATE = 1 << 14, 1 << 18
 _SET_SECCOMP, _FILTER, _NO_NEW_PRIVILEGES, _AMBIENT, _CLEAR_ALL = 22, 2, 38, 47, 4
 _CAPABILITIES_VERSION = 0x20080522
 _SESSION = 3  # the solution's socket, once it runs
@@ -36,6 +37,9 @@ def main() -> None:
     """Serves requests until the other side closes the socket; in the jail all solutions end with it."""
     control, options = socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2])
     sys.path[:0] = options["path"]
+    if options["namespaces"]:
+        # bubblewrap binds no device read-only; the host's root would own it inside too, and could change its mode.
+        _call("mount", None, b"/dev/null", None, _REMOUNT | _BIND | _READ_ONLY | _NOSUID | _NOEXEC, None)
     exec(options["warm"], {})
     gc.collect()
     gc.freeze()  # what is shared stays shared: a collection would write to every object

@@ -94,6 +94,9 @@ print(here.value.decode())
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)); {_THROUGH}
 """,
+    "lock a file": "import fcntl; fcntl.lockf(open('mine', 'w'), fcntl.LOCK_EX); print('THROUGH')",
+    "lock a library of the host": f"import fcntl; fcntl.flock(open(fcntl.__file__), fcntl.LOCK_EX); {_THROUGH}",
+    "widen a pipe": f"import fcntl, os; fcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1 << 17); {_THROUGH}",
     "choose its processor": f"import os; os.sched_setaffinity(0, os.sched_getaffinity(0)); {_THROUGH}",
 }
 
@@ -117,6 +120,10 @@ PRIVILEGED = {
     "shut the machine down": f"{_CTYPES}assert libc.reboot(0) == 0; {_THROUGH}",  # an unknown command
     "set the clock": f"import time; time.clock_settime(time.CLOCK_REALTIME, time.time()); {_THROUGH}",
     "give a file away": f"import os; open('x', 'w').close(); os.chown('x', 0, 0); {_THROUGH}",
+    "change the mode of a device": f"import os; os.chmod('/dev/null', 0o666); {_THROUGH}",
+    "change the times of a device": f"import os; os.utime('/dev/null'); {_THROUGH}",
+    "change the mode of Python": f"import os, sys; os.chmod(sys.executable, 0o755); {_THROUGH}",
+    "change the root folder": f"import os; os.chmod('/', 0o755); {_THROUGH}",
     "regain its capabilities": f"{_CTYPES}assert libc.prctl(47, 2, 21, 0, 0) == 0; {_THROUGH}",
     "change Python's own library": f"import json; open(json.__file__, 'r+'); {_THROUGH}",
     "change what started it": f"open('/template.py', 'r+'); {_THROUGH}",

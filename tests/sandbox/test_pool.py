@@ -31,13 +31,14 @@ def test_numpy_sympy_and_scipy_compute(run):
 
 def test_a_program_uses_files_classes_and_chinese(run):
     code = """
-import dataclasses, pickle
+import dataclasses, os, pickle
 @dataclasses.dataclass
 class 数:
     值: int
 with open("文件", "wb") as file:
     pickle.dump(数(3), file)
 print(pickle.load(open("文件", "rb")))
+print("nowhere", file=open(os.devnull, "w"))
 """
     assert run(code).stdout == "数(值=3)\n"
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from dsmath.rollout.tools import Caller
 from dsmath.sandbox.tool import PythonTool, fence
 
 
@@ -46,6 +47,17 @@ def test_each_sample_has_a_state_of_its_own(tool):
     one.end()
     other.end()
     assert one.run("print(x)") == ""
+
+
+def test_the_engines_caller_runs_its_calls_beside_each_other(tool):
+    caller, samples = Caller(), [tool.begin() for _ in range(20)]
+    for text, ends in (("x = {}", ""), ("print(x)", "{}")):
+        calls = [caller.call(tool, blocks, text.format(n)) for n, blocks in enumerate(samples)]
+        while not all(call.done for call in calls):
+            caller.wait()
+        assert [call.output() for call in calls] == [f"```output\n{ends.format(n)}\n```\n" for n in range(20)]
+    for blocks in samples:
+        blocks.end()
 
 
 def test_after_a_block_that_was_killed_the_next_begins_anew(pool):
