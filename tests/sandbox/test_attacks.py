@@ -95,7 +95,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)); {_THROUGH}
 """,
     "lock a file": "import fcntl; fcntl.lockf(open('mine', 'w'), fcntl.LOCK_EX); print('THROUGH')",
-    "lock a library of the host": f"import fcntl; fcntl.flock(open(fcntl.__file__), fcntl.LOCK_EX); {_THROUGH}",
+    "lock a library of the host": f"import fcntl, json; fcntl.flock(open(json.__file__), fcntl.LOCK_EX); {_THROUGH}",
     "widen a pipe": f"import fcntl, os; fcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1 << 17); {_THROUGH}",
     "choose its processor": f"import os; os.sched_setaffinity(0, os.sched_getaffinity(0)); {_THROUGH}",
 }
