@@ -108,6 +108,7 @@ def process_model(overrides, environment, tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_samples_labels_and_learns_ends_as_the_unbroken_one(
     process_model, overrides, environment, tmp_path
 ):

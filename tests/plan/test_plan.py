@@ -185,6 +185,7 @@ def test_micro_batches_and_updates_are_counted(reinforcement, model):
         )
 
 
+@pytest.mark.slow
 def test_ppo_holds_a_critic_beside_what_grpo_holds(reinforcement, model):
     model = dataclasses.replace(model, num_layers=1)
     shape, learned = {"data": 2, "fsdp": 2}, {"reward": "outcome_model"}

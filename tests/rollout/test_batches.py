@@ -207,7 +207,10 @@ def accumulated(model, batch, params):
     return lambda shape, max_tokens: accumulate(tuple(shape.items()), max_tokens)
 
 
-@pytest.mark.parametrize(("max_tokens", "count"), [(272, 5), (500, 3), (1000, 2)])
+@pytest.mark.parametrize(
+    ("max_tokens", "count"),
+    [pytest.param(272, 5, marks=pytest.mark.slow), (500, 3), pytest.param(1000, 2, marks=pytest.mark.slow)],
+)
 def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, max_tokens, count):
     _compare(accumulated, {"data": 1}, max_tokens, count, 1e-6)
 
