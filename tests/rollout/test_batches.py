@@ -281,8 +281,8 @@ def test_many_steps_have_few_shapes():
 
 
 def test_a_limit_below_a_group_is_refused_with_the_least_that_works(batch):
-    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 543 .* at least 544, or 0"):
-        split(batch, 543, 2)
-    split(batch, 544, 2)
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 271 .* at least 272, or 0"):
+        split(batch, 271, 2)
+    split(batch, 272, 2)
     with pytest.raises(InputError, match=r"config\.microbatch_tokens: -1"):
         check_microbatch(-1, 4, 8, 16)
