@@ -340,7 +340,7 @@ def test_dpo_and_its_gradient_are_trls(found, arrays, name, length_averaged):
     np.testing.assert_allclose(loss, found[f"{name}/loss"], atol=TOLERANCE)
     np.testing.assert_allclose(gradient, found[f"{name}/gradient"], atol=TOLERANCE)
     if not length_averaged:  # TRL tells both of the summed log-ratios in either form
-        np.testing.assert_allclose(sums["accuracy"] / half, found[f"{name}/accuracy"], atol=TOLERANCE)
+        np.testing.assert_allclose(sums["pair_accuracy"] / half, found[f"{name}/accuracy"], atol=TOLERANCE)
         np.testing.assert_allclose(sums["margin"] / half, found[f"{name}/margin"], atol=TOLERANCE)
 
 
