@@ -49,10 +49,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
 
     # Labelled solutions by question
-    if config.labelled:
-        found = read_labels(config, workdir, mesh, tokenizer)
-    else:
-        found = sample(config, workdir, mesh, tokenizer)
+    found = read_labels(config, workdir, tokenizer) if config.labelled else sample(config, workdir, mesh, tokenizer)
     shape = {
         "group_size": config.num_samples,
         "max_tokens": config.decoding.max_new_tokens,
@@ -115,18 +112,18 @@ def check(config: Any) -> None:
         require_finished(config.sampler, "config.sampler")
 
 
-def check_prompts(config: Any, prompts: Sequence[Sequence[int]], mesh: Mesh) -> None:
+def check_prompts(config: Any, prompts: Sequence[Sequence[int]]) -> None:
     """Refuses micro-batches that cannot hold the longest prompt and its samples."""
     rows, width = row_shape(config.num_samples, config.decoding.max_new_tokens)
     prefix_length = groups.prefix_length(max(map(len, prompts)))
     check_microbatch(config.microbatch_tokens, rows, width, prefix_length)
 
 
-def read_labels(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer) -> list[groups.Group]:
+def read_labels(config: Any, workdir: pathlib.Path, tokenizer: Tokenizer) -> list[groups.Group]:
     """The labelled solutions of `config.labelled`."""
     records = process_labels.read(config.labelled, config.labels == "soft")
     found = groups.from_solutions(records, tokenizer)
-    check_prompts(config, [group.prompt for group in found], mesh)
+    check_prompts(config, [group.prompt for group in found])
     write_lineage(workdir, parents={"init_from": config.init_from}, data=[config.labelled])
     return found
 
@@ -140,7 +137,7 @@ def sample(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer)
     models.check_tokenizer(config.sampler, tokenizer, "config.sampler")
     records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
-    check_prompts(config, prompts, mesh)
+    check_prompts(config, prompts)
     decoding = Decoding.read(config.decoding)
     model = Transformer(read_model(config.sampler, "config.sampler"))
     params = read_params(config.sampler, abstract_params(model, mesh), "config.sampler")
