@@ -1,0 +1,1 @@
+"""The benchmarks of the paper: their files, their records, one shape for all."""
