@@ -19,7 +19,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/export.py: preset {preset!r} is none of nano, paper")
     c = ml_collections.ConfigDict()
     c.corpus = "runs/mine"  # a mining workdir
-    c.tokenizer = "runs/tokenizer"
+    c.tokenizer = "runs/tokenizer"  # workdir of the one that counts
     # The best pages until so many tokens are reached, several cuts with commas between; "0": all pages.
     c.max_tokens = "0" if preset == "nano" else "40e9,80e9,120e9,160e9"  # §2.1: the amounts that were compared
     c.min_score = 0.0  # pages below it are left out

@@ -19,12 +19,14 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     nano = preset == "nano"
     c = ml_collections.ConfigDict()
     c.init_from = "runs/rl"  # workdir of the checkpoint
-    c.input = "prompts.jsonl"
+    c.input = "prompts.jsonl"  # as above
 
+    # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
-    c.num_cpu_devices = 1
+    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
 
     c.num_samples = 16 if nano else 64  # of a prompt; §5.2.2
+    # How tokens are drawn.
     c.decoding = ml_collections.ConfigDict(
         {
             "temperature": 0.7,  # §5.2.2, Figure 7; 0 is greedy
@@ -37,6 +39,6 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     )
     c.stop = ()  # strings that end a completion, besides the end-of-sequence token
     c.shard_size = 64 if nano else 256  # prompts of a file of completions; a killed run loses those that are not full
-    c.rollout = rollout(preset)
-    c.seed = 0
+    c.rollout = rollout(preset)  # how much the engine holds at once
+    c.seed = 0  # of all that is drawn at random
     return c

@@ -15,7 +15,7 @@ PRESETS = ("nano", "paper")
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
-    """The settings of mining: `nano` for a laptop and the embedded crawl, `paper` for Common Crawl.
+    """Presets: nano (a laptop and the embedded crawl), paper (Common Crawl).
 
     Raises:
       ValueError: another preset.
@@ -23,7 +23,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
     c = ml_collections.ConfigDict()
-    c.seed = 0
+    c.seed = 0  # of all that is drawn at random
     c.engine = "native"  # processes of this machine; "ray": of the cluster at RAY_ADDRESS, or of a local one
     c.workers = 2  # processes
 

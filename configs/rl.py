@@ -41,7 +41,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 12000 if nano else 0  # 0: all that real files hold; §4.2: about 144 K questions
 
-    # The method
+    # The method: source of the outputs, reward, gradient coefficient.
     c.source, c.reward, c.coefficient = METHODS[method or "grpo_os"]
     c.distinct = (
         method == "rft"
@@ -51,7 +51,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.reward_model = ""  # workdir of experiments.reward: of outcome_model, process_model, mixed
     c.reward_weights = ml_collections.ConfigDict({"rule": 1.0, "model": 1.0})  # of mixed; ours
     c.iterations = 2 if method == "grpo_iterative" else 1  # Figure 6: two; the reference is reset at each one's start
-    c.replay = ml_collections.ConfigDict(  # how the reward model goes on between two iterations
+    # How the reward model goes on between two iterations.
+    c.replay = ml_collections.ConfigDict(
         {
             "share": 0.1,  # of the batch that is older samples, §4.1.4
             "num_steps": 20 if nano else 200,  # ours
@@ -60,8 +61,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
 
+    # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
-    c.num_cpu_devices = 1
+    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
 
     # Exploration
     c.num_groups = 32 if nano else 16  # questions of a step; ours: §4.2 gives the batch of 1,024 outputs
@@ -73,6 +75,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.zero_variance = "keep"
     c.max_resamples = 4  # rounds of "resample" beyond the first; ours
     c.lag = 0  # 1: the next rollout runs beside the update, with the policy before it
+    # How tokens are drawn.
     c.decoding = ml_collections.ConfigDict(
         {
             "temperature": 1.0,  # ours
@@ -80,7 +83,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "max_new_tokens": 40 if nano else 1024,  # §4.2
         }
     )
-    c.rollout = rollout(size)
+    c.rollout = rollout(size)  # how much the engine holds at once
 
     # GRPO and PPO
     c.updates_per_rollout = 1  # mu, §4.2; with 1 the ratio is 1 and nothing is clipped
@@ -98,6 +101,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.entropy_bonus = 0.0  # weight of the entropy (Mnih et al. 2016)
     c.max_correction = 0.0  # bound of the weight that undoes the rollout's gap, 2 is usual (Yao et al. 2025); 0: none
 
+    # PPO alone.
     c.ppo = ml_collections.ConfigDict(
         {
             "discount": 1.0,  # ours
@@ -108,6 +112,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "critic_from": "",  # workdir of the critic's start, a checkpoint or a reward model; "": init_from; ours
         }
     )
+    # DPO alone.
     c.dpo = ml_collections.ConfigDict(
         {
             "beta": 0.1,  # ours: the paper is silent
@@ -120,20 +125,21 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.microbatch_tokens = 0 if nano else 64 * 1024 + 2048
     c.logits_chunk = 128 if nano else 64  # tokens of a row whose logits stand in memory at a time; ours
     c.num_steps = 50 if nano else 500  # of all iterations; ours
-    c.save_every = 10 if nano else 50
+    c.save_every = 10 if nano else 50  # steps between two checkpoints
     c.keep_last = 2  # newest regular checkpoints that stay; ours
     c.keep_best = 0  # besides: so many of the highest reward; ours
     c.samples_every = 5  # steps between those whose samples are kept in samples/ and shown in samples.html; 0: none
     c.keep_samples = 20  # newest of them that stay
-    c.seed = 0
+    c.seed = 0  # of all that is drawn at random
 
+    # AdamW and its schedule.
     c.optimizer = ml_collections.ConfigDict(
         {
-            "schedule": "constant",
+            "schedule": "constant",  # ours
             "peak_learning_rate": 3e-4 if nano else 1e-6,  # §4.2
             "warmup_steps": 3 if nano else 0,  # ours
-            "b1": 0.9,
-            "b2": 0.95,
+            "b1": 0.9,  # §2.2.1
+            "b2": 0.95,  # §2.2.1
             "moments": "float32",  # or bfloat16, factored: less memory; ours
             "weight_decay": 0.0,  # ours
             "clip_norm": 1.0,  # ours

@@ -20,11 +20,12 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.length = 128 if nano else 4096  # tokens of a prompt and its completion together, as in training
     c.max_new_tokens = 64 if nano else 1024  # of a completion
 
+    # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
-    c.num_cpu_devices = 1
+    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
 
-    c.rollout = rollout(preset)
+    c.rollout = rollout(preset)  # how much the engine holds at once
     c.rollout.slots = 32 if nano else 256  # ours
     c.rollout.block_steps = 8  # a stream goes on by so many tokens at a time; ours
-    c.seed = 0  # of requests that bring none
+    c.seed = 0  # of requests that bring none  # of all that is drawn at random
     return c

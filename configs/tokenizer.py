@@ -18,5 +18,5 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_problems = 20000  # training problems beside the corpus; 0: all that real files hold
     c.characters_per_document = 10000  # a few long pages must not own the vocabulary
     c.vocab_size = 1024 if preset == "nano" else 102400  # the paper's model
-    c.seed = 0
+    c.seed = 0  # of all that is drawn at random
     return c

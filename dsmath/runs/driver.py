@@ -1,6 +1,7 @@
 """The frame of every driver in `experiments/`: flags, the config with its overrides, one-line errors."""
 
 import contextlib
+import difflib
 import errno
 import json
 import pathlib
@@ -14,8 +15,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dsmath.runs import processes
+from dsmath.runs import fields, processes
 from dsmath.runs.errors import InputError, Paused, Preempted
+from dsmath.runs.next_commands import find_next
 from dsmath.runs.workdir import CONFIG, check_same, lock_workdir, open_workdir, read_result, write_result
 
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
@@ -94,8 +96,14 @@ def run_program(
             raise InputError(f"{argv[1]!r}: not a flag; {hint}")
         logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
         start()
+        _tell_next(name)
 
     def parse(argv: list[str]) -> list[str]:
+        if configs and not {"--help", "-h", "-help"}.isdisjoint(argv):
+            print(sys.modules["__main__"].__doc__ or name)
+            print(flags.FLAGS.main_module_help())
+            print(_describe_config(name, argv))
+            sys.exit(0)
         try:
             rest = flags.FLAGS(argv)
             for config in configs:
@@ -103,10 +111,12 @@ def run_program(
                     config.value.to_json()  # a file that failed to load raises only when it is used
         except flags.Error as error:
             raise InputError(_last_line(error)) from error
-        except AttributeError as error:  # an override of a field that the config lacks
+        except (AttributeError, KeyError) as error:  # an override of a field, or of a group, that the config lacks
             raise InputError(f"{_unknown_field(argv, error)}") from error
         except (OSError, ImportError, SyntaxError) as error:
-            raise InputError(f"--config: the file cannot be loaded: {_last_line(error)}") from error
+            raise InputError(
+                f"--config: the file cannot be loaded: {_last_line(error)}{_nearest_file(argv)}"
+            ) from error
         return rest
 
     try:
@@ -156,6 +166,36 @@ def run_stage(
     return result
 
 
+def _describe_config(name: str, argv: Sequence[str]) -> str:
+    """The fields of the config that --config names, or else of the stage's own file, for --help."""
+    given = [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]
+    config = given[-1] if given else f"configs/{name}.py"
+    if not given and not pathlib.Path(config).is_file():
+        return f"Fields: add --config=FILE.py:PRESET to see those of a config; see configs/ for {name}'s."
+    try:
+        described = fields.read_fields(config)
+        presets = fields.read_presets(config.partition(":")[0])
+    except (OSError, ValueError, ImportError, SyntaxError) as error:
+        raise InputError(f"--config={config}: {_last_line(error)}") from error
+    also = f"; presets: {', '.join(presets)}" if presets else ""
+    return f"Fields of {config}{also}. Change one by --config.FIELD=VALUE.\n\n{fields.render(described)}"
+
+
+def _tell_next(name: str) -> None:
+    """Prints what people mostly do after this program."""
+    given = flags.FLAGS.flag_values_dict()
+    config = next((arg.partition(":")[2] for arg in sys.argv if arg.startswith("--config=")), "")
+    workdir = given.get("workdir") or _orbax_side(given.get("to"), given.get("from"))
+    commands = find_next(name, workdir, config)
+    if commands:
+        _tell("\n".join(["next:", *(f"  {command}" for command in commands)]))
+
+
+def _orbax_side(*sides: str | None) -> str:
+    """The workdir of a conversion."""
+    return next((side.removeprefix("orbax:") for side in sides if side and side.startswith("orbax:")), "")
+
+
 def _check_shared(config: ml_collections.ConfigDict, there: str, folder: pathlib.Path) -> None:
     """Refuses a process whose config or whose folder is not that of process 0."""
     if processes.is_main():
@@ -189,9 +229,39 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _unknown_field(argv: list[str], error: AttributeError) -> str:
+def _unknown_field(argv: list[str], error: AttributeError | KeyError) -> str:
     """Names the override whose field does not exist, and the field that it may have meant."""
     missing, *suggestions = re.findall(r"[\"'](\w+)\\?[\"']", str(error))
-    override = next((arg for arg in argv if arg.split("=")[0].split(".")[-1] == missing), f"config.{missing}")
-    hint = f"; did you mean {suggestions[0]!r}?" if suggestions else ""
+    override = next((arg for arg in argv if missing in arg.split("=")[0].split(".")[1:]), f"config.{missing}")
+    nearest = _nearest_field(argv, override) or next(iter(suggestions), "")
+    hint = f"; did you mean {nearest!r}?" if nearest else "; --help lists its fields"
     return f"{override}: the config has no field {missing!r}{hint}"
+
+
+def _nearest_file(argv: list[str]) -> str:
+    """A config file that one that is not there may have meant."""
+    paths = [pathlib.Path(arg.partition("=")[2].partition(":")[0]) for arg in argv if arg.startswith("--config=")]
+    for path in paths:
+        if not path.exists():
+            beside = [str(file) for file in sorted(path.parent.glob("*.py")) if not file.name.startswith("_")]
+            close = difflib.get_close_matches(str(path), beside, 1)
+            return f"; did you mean {close[0]}?" if close else ""
+    return ""
+
+
+def _nearest_field(argv: list[str], override: str) -> str:
+    """The field, dotted, whose name is most like that of an override, wherever in the config it stands."""
+    config = next((arg.partition("=")[2] for arg in argv if arg.startswith("--config=")), "")
+    wanted = override.split("=")[0].removeprefix("--config.")
+    try:
+        names = [field.name for field in fields.read_fields(config)]
+    except (OSError, ValueError, ImportError, SyntaxError):
+        return ""
+    by_leaf: dict[str, list[str]] = {}
+    for name in names:
+        by_leaf.setdefault(name.split(".")[-1], []).append(name)
+    leaf = wanted.split(".")[-1]
+    alike = by_leaf.get(leaf) or difflib.get_close_matches(wanted, names, 1, 0.75)
+    if not alike:
+        alike = [name for close in difflib.get_close_matches(leaf, by_leaf, 1, 0.6) for name in by_leaf[close]]
+    return alike[0] if alike else ""

@@ -59,7 +59,9 @@ NANO, WORKDIR = "--config=config.py:nano", "--workdir=work"
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([NANO, WORKDIR, "--config.inner.lerning_rate=1"], ["--config.inner.lerning_rate", "mean 'learning_rate'"]),
+        ([NANO, WORKDIR, "--config.inner.lerning_rate=1"], ["--config.inner.lerning_rate", "inner.learning_rate"]),
+        ([NANO, WORKDIR, "--config.learning_rate=1"], ["--config.learning_rate", "mean 'inner.learning_rate'"]),
+        ([NANO, WORKDIR, "--config.iner.right=1"], ["--config.iner.right", "mean 'inner.right'"]),
         ([NANO, WORKDIR, "--config.lefd=1"], ["--config.lefd", "mean 'left'"]),
         ([NANO, WORKDIR, "--config.inner.zzzzz=1"], ["--config.inner.zzzzz", "no field 'zzzzz'"]),
         ([NANO, WORKDIR, "--config.left=many"], ["config.left", "'many'"]),
@@ -68,6 +70,7 @@ NANO, WORKDIR = "--config=config.py:nano", "--workdir=work"
         ([NANO, WORKDIR, "--config.inner=3"], ["config.inner", "'3'"]),
         (["--config=config.py:huge", WORKDIR], ["preset 'huge'", "nano"]),
         (["--config=absent.py:nano", WORKDIR], ["--config", "absent.py"]),
+        (["--config=./confg.py:nano", WORKDIR], ["--config", "mean config.py"]),
         (["--config=broken.py:nano", WORKDIR], ["--config", "invalid syntax"]),
         ([NANO], ["--workdir"]),
         ([NANO, "--workdir="], ["--workdir"]),
@@ -124,6 +127,13 @@ def test_help_shows_the_two_flags(stage):
     text = stage("--help").stdout
     assert "--config" in text
     assert "--workdir" in text
+
+
+def test_help_lists_the_fields_of_the_config_that_is_named(stage):
+    text = stage("--help", NANO).stdout
+    assert "left = 1" in text and "inner.learning_rate = 0.5" in text
+    wrong = stage("--help", "--config=config.py:huge")
+    assert wrong.returncode == 2 and "preset 'huge'" in wrong.stderr.splitlines()[-1]
 
 
 def test_run_that_waits_for_people_ends_with_a_status_of_its_own(stage):

@@ -1,0 +1,46 @@
+"""TAB in a shell: drivers, config files, presets, fields."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dsmath.runs import completion
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("python -m experiments.sf", ["experiments.sft"]),
+        ("python -m experiments.sft --config=", ["--config=configs/sft.py:"]),
+        ("python -m experiments.sft --config=configs/r", ["--config=configs/reward.py:", "--config=configs/rl.py:"]),
+        ("python -m experiments.sft --config=configs/sft.py:n", ["--config=configs/sft.py:nano"]),
+        ("python -m experiments.sft --config.opt", ["--config.optimizer."]),
+        ("python -m experiments.sft --config.optimizer.pe", ["--config.optimizer.peak_learning_rate="]),
+        ("python -m experiments.sft --wo", ["--workdir="]),
+        ("python -m experiments.sft --workdir=dsm", ["--workdir=dsmath/"]),
+        ("python setup.py --config.", []),
+    ],
+)
+def test_words_that_fit(line, expected):
+    assert completion.complete(line, _ROOT) == expected
+
+
+def test_fields_are_those_of_the_config_that_the_line_names():
+    line = "python -m experiments.plan --config=configs/rl.py:nano --config.ppo.d"
+    assert completion.complete(line, _ROOT) == ["--config.ppo.discount=", "--config.ppo.decay="]
+
+
+def test_bash_completes_behind_colons_and_equals_signs(tmp_path):
+    script = tmp_path / "try.sh"
+    script.write_text(
+        completion.shell_script("bash")
+        + 'COMP_LINE="python -m experiments.sft --config=configs/sft.py:n"; COMP_POINT=${#COMP_LINE}\n'
+        + f'COMP_WORDS=("{sys.executable}" -m experiments.sft --config = configs/sft.py : n); COMP_CWORD=7\n'
+        + '_dsmath; printf "<%s>" "${COMPREPLY[@]}"\n'
+    )
+    ran = subprocess.run(["bash", script], cwd=_ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "<nano>"

@@ -1,0 +1,38 @@
+"""The commands that drivers print at their end are commands that run."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from dsmath.runs import fields
+from dsmath.runs.next_commands import NEXT, find_next
+
+_DRIVERS = {path.stem for path in pathlib.Path("experiments").glob("[a-z]*.py")}
+
+
+def test_every_driver_names_three():
+    assert NEXT.keys() == _DRIVERS - {"completion", "grade"}
+    assert all(len(set(commands)) == 3 for commands in NEXT.values())
+
+
+@pytest.mark.parametrize("preset", ["nano", "7b"])
+@pytest.mark.parametrize("stage", sorted(NEXT))
+def test_drivers_configs_and_fields_exist(stage, preset):
+    for command in find_next(stage, f"runs/{stage}", preset):
+        words = shlex.split(command)
+        driver = next((word.removeprefix("experiments.") for word in words if word.startswith("experiments.")), None)
+        assert driver in _DRIVERS | {None}, command
+        config = next((word.partition("=")[2] for word in words if word.startswith("--config=")), None)
+        if config is not None:
+            path, _, named = config.partition(":")
+            assert named.split(",")[0] in fields.read_presets(path), command
+            known = {field.name for field in fields.read_fields(config)}
+            overrides = re.findall(r"--config\.([\w.]+)=", command)
+            assert set(overrides) <= known, command
+
+
+def test_folders_are_those_of_the_run():
+    assert any("--config.init_from='my runs/sft'" in command for command in find_next("sft", "my runs/sft", "nano"))
+    assert all(":7b" in command for command in find_next("sft", "runs/sft", "7b") if "--config=" in command)
