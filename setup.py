@@ -17,6 +17,7 @@ _RUNTIME = [
     "importlib-resources",  # tensorflow-datasets imports it without requiring it
     "jax>=0.10,<0.13",
     "jinja2",
+    "kubeflow-trainer-api",  # JobSet's schema
     "latex2mathml",
     "markdown-it-py",
     "markupsafe",
@@ -32,12 +33,14 @@ _RUNTIME = [
     "pillow",
     "pyarrow",
     "pydantic",
+    "pyyaml",
     "rensa",
     "requests",
     "resiliparse>=2.0",
     "safetensors>=0.8",
     "scipy",
     "sentencepiece>=0.2",
+    "simple-slurm",
     "starlette",
     "sympy",
     "tensorboardX",

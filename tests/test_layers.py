@@ -29,6 +29,7 @@ ALLOWED = {
     "serve": _TRAIN | _DATA | {"rollout"},
     "web": _DATA,
     "sandbox": _DATA,
+    "launch": {"runs"},
 }
 # What the numerical core may import beyond dsmath and Python's own library.
 _BEYOND_CORE = ("daft", "fasttext", "grain", "jinja2", "pyarrow", "sentencepiece", "tensorboardX", "tqdm")

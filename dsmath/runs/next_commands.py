@@ -47,6 +47,7 @@ NEXT: Mapping[str, tuple[str, str, str]] = {  # by the stage that ended
     "generate": (_help("evaluate"), _help("rl"), _help("serve")),
     "serve": (_EVALUATE, _TO_HUGGING_FACE, _help("generate")),
     "convert": (_EVALUATE, _SERVE, _run("sft", init_from="{workdir}")),
+    "launch": (_CURVES, _help("plan"), _help("sweep")),
     "plan": (_help("pretrain"), _help("rl"), _help("sweep")),
     "pipeline": (
         _SWEEP,

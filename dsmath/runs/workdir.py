@@ -213,8 +213,10 @@ def _code_version() -> str:
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return dsmath.__version__
+    except (OSError, subprocess.CalledProcessError):  # a copy or an image: what has launched it knows
+        described = os.environ.get("DSMATH_CODE", "")
+        if not described:
+            return dsmath.__version__
     return f"{dsmath.__version__}+{described}"
 
 

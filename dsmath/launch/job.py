@@ -1,0 +1,111 @@
+"""A stage as a job: its command line and the code that it runs, fixed when it is launched."""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import write_json
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDER = "launch"  # of a workdir: the job, its code, its logs
+_NAME = re.compile(r"[^a-z0-9-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every process of a run does.
+
+    Attributes:
+      stage: of `experiments`.
+      config: as --config takes it.
+      overrides: "--config.field=value", as they were given.
+      workdir: of the run; all processes see it.
+      processes: how many make the run.
+      restarts: how often it may be started again after a failure or a preemption.
+      environment: variables of every process.
+      code: the version of the code, as git describes it.
+    """
+
+    stage: str
+    config: str
+    overrides: tuple[str, ...]
+    workdir: str
+    processes: int
+    restarts: int
+    environment: Mapping[str, str]
+    code: str
+
+    @property
+    def name(self) -> str:
+        """A label that clusters accept."""
+        return _NAME.sub("-", f"{self.stage}-{pathlib.Path(self.workdir).name}".lower()).strip("-")[:40].strip("-")
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """The folder of the job's logs."""
+        return pathlib.Path(self.workdir) / FOLDER
+
+    def command(self, python: str, *flags: str) -> list[str]:
+        """The command line of one process.
+
+        Args:
+          python: the interpreter.
+          flags: that join it to the others, see `join`.
+        """
+        stage = f"experiments.{self.stage}"
+        return [python, "-m", stage, f"--config={self.config}", f"--workdir={self.workdir}", *self.overrides, *flags]
+
+    def record(self, target: Mapping[str, Any]) -> None:
+        """Writes `launch/job.json`, which tells what was launched where."""
+        write_json(self.logs / "job.json", {**dataclasses.asdict(self), "name": self.name, "target": dict(target)})
+
+
+def join(coordinator: str, processes: int, process: int | str) -> list[str]:
+    """The flags that join a process to a run."""
+    return [f"--coordinator={coordinator}", f"--num_processes={processes}", f"--process_id={process}"]
+
+
+def with_environment(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """A shell line that sets variables and becomes the command."""
+    variables = [f"{name}={value}" for name, value in sorted(environment.items())]
+    return shlex.join(["env", *variables, *command] if variables else list(command))
+
+
+def describe_code() -> str:
+    """The version of the code, "-dirty" where files have been changed or added since."""
+    git = ["git", "-C", str(ROOT)]
+    described = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    if described.returncode:
+        return "unknown"
+    return f"{described.stdout.strip()}{'-dirty' if changed.stdout else ''}"
+
+
+def copy_code(folder: pathlib.Path) -> pathlib.Path:
+    """Copies the code as it stands, changes included: an edit must not reach a run that restarts.
+
+    Args:
+      folder: is made; a job that is launched again keeps the copy that it has.
+    Returns:
+      the folder.
+    Raises:
+      InputError: the code is not in a git checkout.
+    """
+    if folder.exists():
+        return folder
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, capture_output=True, check=False)
+    if files.returncode:
+        raise InputError(f"{ROOT}: is no git checkout, so what a job needs cannot be told; clone the project with git")
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    pack = ["tar", "--create", "--ignore-failed-read", "--no-recursion", "--null", "--files-from=-"]
+    packed = subprocess.run(pack, input=files.stdout, capture_output=True, check=True, cwd=ROOT)
+    subprocess.run(["tar", "--extract", "-C", str(partial)], input=packed.stdout, check=True)
+    partial.rename(folder)
+    return folder

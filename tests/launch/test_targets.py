@@ -1,0 +1,158 @@
+"""What is submitted where: manifests by their schema, scripts by a shell, clients by scripted ones."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+import yaml
+from kubeflow_trainer_api import models as k8s
+
+from configs import launch
+from dsmath.launch import jobset, local, slurm, tpu_vm
+from dsmath.launch.job import Job, copy_code
+from dsmath.launch.together import run_together
+from dsmath.runs.errors import InputError
+
+
+def _job(tmp_path: pathlib.Path, processes: int = 2) -> Job:
+    overrides = ("--config.seed=1", "--config.corpora={'a b': 'it''s'}")
+    variables = {"XLA_FLAGS": "--a=1 --b=2"}
+    return Job("pretrain", "configs/pretrain.py:7b", overrides, str(tmp_path), processes, 3, variables, "abc1234")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "hosts", "resource", "labels"),
+    [
+        ("v5p-128", 16, {"google.com/tpu": "4"}, {"tpu-v5p-slice", "4x4x4"}),
+        ("v5p-256", 32, {"google.com/tpu": "4"}, {"tpu-v5p-slice", "4x4x8"}),
+        ("v5e-256", 64, {"google.com/tpu": "4"}, {"tpu-v5-lite-podslice", "16x16"}),
+        ("v6e-32", 8, {"google.com/tpu": "4"}, {"tpu-v6e-slice", "4x8"}),
+        ("8xh100", 1, {"nvidia.com/gpu": "8"}, {"nvidia-h100-80gb"}),
+        ("64xh200", 8, {"nvidia.com/gpu": "8"}, {"nvidia-h200-141gb"}),
+    ],
+)
+def test_a_manifest_is_a_jobset_by_its_schema(tmp_path, accelerator, hosts, resource, labels):
+    target = launch.get_config("gke").to_dict() | {"accelerator": accelerator, "queue": "team", "spot": True}
+    manifest = yaml.safe_load(jobset.render(_job(tmp_path, hosts), target))
+    # The schema's own classes read it; a field that they do not know would be missing from what they write.
+    assert k8s.JobsetV1alpha2JobSet.from_dict(manifest).to_dict() == manifest
+    (workers,) = manifest["spec"]["replicatedJobs"]
+    inner = workers["template"]["spec"]
+    assert (inner["completions"], inner["parallelism"], workers["replicas"]) == (hosts, hosts, 1)
+    pod = inner["template"]["spec"]
+    assert labels <= set(pod["nodeSelector"].values()) and pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"] == resource
+    assert container["image"] == "dsmath:abc1234"
+    assert "--config.seed=1" in container["command"]
+    assert manifest["spec"]["failurePolicy"] == {"maxRestarts": 3}
+    assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
+
+
+def test_gpus_name_their_first_host(tmp_path):
+    target = launch.get_config("gke").to_dict() | {"accelerator": "16xh100"}
+    manifest = yaml.safe_load(jobset.render(_job(tmp_path, 2), target))
+    (container,) = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    name = manifest["metadata"]["name"]
+    assert f"--coordinator={name}-workers-0-0.{name}:8476" in container["command"]
+    assert "--process_id=$(PROCESS)" in container["command"]
+
+
+@pytest.mark.parametrize("accelerator", ["v5p-127", "v9-8", "h100", "4xh100", "8xb200", ""])
+def test_an_unknown_accelerator_is_told(accelerator):
+    with pytest.raises(InputError, match=r"--target\.accelerator"):
+        jobset.find_accelerator(accelerator)
+
+
+def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path):
+    """A shell runs the script with an srun that fails once."""
+    target = launch.get_config("slurm").to_dict() | {
+        "nodes": 2,
+        "tasks_per_node": 4,
+        "gpus_per_node": 4,
+        "account": "a",
+    }
+    workdir, code = tmp_path / "my run", tmp_path / "code"
+    (workdir / "launch").mkdir(parents=True)
+    code.mkdir()
+    script = slurm.write_script(_job(workdir, 8), target, str(code))
+    for line in (
+        "--nodes               2",
+        "--ntasks-per-node     4",
+        "--gpus-per-node       4",
+        "--account             a",
+    ):
+        assert f"#SBATCH {line}" in script
+    assert "--partition" not in script
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(
+        '#!/bin/sh\necho "$@" >> calls\n[ $(wc -l < calls) = 2 ] && touch "$RESULT" && exit 0\nexit 9\n'
+    )
+    (tools / "srun").chmod(0o755)
+    (tmp_path / "job.sbatch").write_text(script)
+    variables = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "RESULT": str(workdir / "result.json")}
+    ran = subprocess.run(["bash", tmp_path / "job.sbatch"], env=variables, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "ended with status 9; attempt 0" in ran.stdout
+    first, second = (code / "calls").read_text().splitlines()
+    assert first == second and "env XLA_FLAGS=--a=1 --b=2 python -m experiments.pretrain" in first
+    assert first.endswith("--config.corpora={'a b': 'it''s'} --distributed")
+
+
+def _scripted(tmp_path: pathlib.Path, name: str, text: str, monkeypatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{text}")
+    (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+
+
+def test_a_preempted_slice_is_asked_for_again(tmp_path, monkeypatch):
+    """gcloud is scripted: the first slice is taken away while the run goes on, the second one lasts."""
+    text = """
+    echo "$4 $5" >> calls
+    case "$*" in
+      *" create "*) echo READY > state ;;
+      *describe*) cat state 2>/dev/null ;;
+      *" delete "*) rm -f state ;;
+      *ssh*) [ -f once ] && exit 0; touch once; echo PREEMPTED > state; exit 255 ;;
+    esac
+    """
+    _scripted(tmp_path, "gcloud", text, monkeypatch)
+    target = launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z"}
+    tpu_vm.run(_job(tmp_path, 16), target, poll_seconds=0.01)
+    assert (tmp_path / "calls").read_text().count("create") == 2
+    assert (tmp_path / "calls").read_text().count("delete") == 1
+
+
+def test_a_slice_runs_the_code_that_was_launched(tmp_path):
+    target = launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z", "spot": True}
+    gcloud = tpu_vm.commands(_job(tmp_path, 16), target)
+    assert "--spot" in gcloud["create"] and "--accelerator-type=v5p-128" in gcloud["create"]
+    assert "git checkout --quiet abc1234" in gcloud["run"][-1]
+    assert gcloud["run"][-1].endswith("--distributed")
+
+
+def test_hosts_are_reached_by_ssh_and_joined_by_the_first_ones_name(tmp_path, monkeypatch):
+    """ssh is scripted: it runs the line here, as the host would."""
+    _scripted(tmp_path, "ssh", 'for last; do :; done\nexec sh -c "$last"\n', monkeypatch)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$XLA_FLAGS" "$@" >> {tmp_path}/ran-$$\ntouch {tmp_path}/result.json\n')
+    python.chmod(0o755)
+    members = local.ssh_members(_job(tmp_path), ["me@a", "b"], str(tmp_path), str(python), 1234)
+    run_together(lambda: members, restarts=0, is_finished=(tmp_path / "result.json").exists)
+    lines = sorted(file.read_text() for file in tmp_path.glob("ran-*"))
+    assert len(lines) == 2
+    for index, line in enumerate(sorted(lines, key=lambda line: line[-2])):
+        assert line.startswith("--a=1 --b=2 -m experiments.pretrain --config=configs/pretrain.py:7b")
+        assert line.endswith(f"--coordinator=a:1234 --num_processes=2 --process_id={index}\n")
+
+
+def test_the_code_is_copied_with_what_has_changed_and_once(tmp_path):
+    code = copy_code(tmp_path / "code")
+    assert (code / "experiments" / "launch.py").read_text() == pathlib.Path("experiments/launch.py").read_text()
+    assert not (code / ".git").exists() and not (code / "runs").exists()
+    (code / "mine").touch()
+    assert (copy_code(code) / "mine").exists()
