@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from dsmath.data import gsm8k
+from dsmath.data.benchmarks import gsm8k
 from dsmath.data.solutions import Solution
 from dsmath.runs.errors import InputError
 
@@ -200,13 +200,31 @@ def load(problems: str | os.PathLike, split: str, *, count: int, seed: int) -> l
         if count < 1:
             raise InputError(f"config.num_problems: {count} must be at least 1 for the embedded generator; raise it")
         return generate(split, count, seed)
-    records = gsm8k.read(problems, split)
+    records = _read_gsm8k(pathlib.Path(problems), split)
     return records[:count] if count else records
 
 
 def files(problems: str | os.PathLike, split: str) -> list[pathlib.Path]:
     """The files behind `load`, for the lineage; none for the embedded generator."""
     return [] if problems == EMBEDDED else [pathlib.Path(problems) / f"{split}.jsonl"]
+
+
+def _read_gsm8k(folder: pathlib.Path, split: str) -> list[Solution]:
+    """The problems with their work, closed by "The answer is \\boxed{72}."."""
+    path = folder / f"{split}.jsonl"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; config.problems takes 'embedded' or a folder with GSM8K's files")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the folder needs GSM8K's {split}.jsonl")
+    return [
+        Solution(
+            question=item.question,
+            answer=item.answer,
+            solution=f"{item.solution}\nThe answer is \\boxed{{{item.answer}}}.".lstrip("\n"),
+            source=f"gsm8k/{split}",
+        )
+        for item in gsm8k.read([path], split)
+    ]
 
 
 def _stream(rng: random.Random, split: str) -> Iterator[Solution]:

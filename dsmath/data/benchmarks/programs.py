@@ -59,5 +59,5 @@ def _read_mbpp(record: records.Record) -> Item:
 
 
 def _unix(text: str) -> str:
-    """Upstream has line ends of Windows."""
-    return text.replace("\r\n", "\n")
+    """Upstream has line ends of Windows, some cut in the middle."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
