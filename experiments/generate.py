@@ -64,16 +64,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
 
     # Generation
+    files = generations.divide(workdir / "completions", len(requests), config.shard_size)
     with Progress(len(requests), "generate", "prompt") as progress:
-        files = generations.generate(
+        generations.generate(
             engine,
             params,
             requests,
             [dataclasses.asdict(record) | {"gold": record.answer} for record in records],
             _COLUMNS,
             key=jax.random.key(config.seed),
-            folder=workdir / "completions",
-            chunk_size=config.shard_size,
+            files=files,
             on_request=progress.advance,
         )
     table = pyarrow.concat_tables(pyarrow.parquet.read_table(file, columns=["tokens", "truncated"]) for file in files)
