@@ -81,6 +81,7 @@ setuptools.setup(
     packages=setuptools.find_namespace_packages(include=["dsmath*", "experiments*", "configs*"]),
     package_data={
         "dsmath.evaluation": ["*.jinja"],
+        "dsmath.evaluation.prompts": ["examples/*.toml", "examples/bbh/*.toml"],
         "dsmath.rl": ["*.jinja", "*.css", "*.js"],
         "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"],
     },
