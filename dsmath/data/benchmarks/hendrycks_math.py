@@ -31,7 +31,7 @@ def gold_answer(question: str, solution: str) -> str | None:
     another answer that counts too; a few box one of several answers each: where the question asks for all of them and
     no box is a list, they are joined by commas.
     """
-    boxes = list(_boxes(solution))
+    boxes = list(find_boxes(solution))
     if not boxes:
         return None
     distinct = list({_SPELLING.sub("", box): box for box in boxes if box}.values())
@@ -63,7 +63,8 @@ def _read_problem(record: records.Record) -> Item:
     )
 
 
-def _boxes(solution: str) -> Iterator[str]:
+def find_boxes(solution: str) -> Iterator[str]:
+    """The contents of all boxes of a solution, in order."""
     for mark in _BOX.finditer(solution):
         depth = 0
         for brace in _BRACE.finditer(solution, mark.end()):

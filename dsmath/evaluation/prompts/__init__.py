@@ -4,6 +4,6 @@
 that stand before it, from `examples/`, all written for this project.
 """
 
-from dsmath.evaluation.prompts.prompt import MODES, Prompt, cut, make_prompt, modes_of, supports
+from dsmath.evaluation.prompts.prompt import MODES, Prompt, cut, make_prompt, modes_of, stops, supports
 
-__all__ = ["MODES", "Prompt", "cut", "make_prompt", "modes_of", "supports"]
+__all__ = ["MODES", "Prompt", "cut", "make_prompt", "modes_of", "stops", "supports"]

@@ -91,6 +91,11 @@ def make_prompt(item: Item, mode: str) -> Prompt:
     )
 
 
+def stops(item: Item, mode: str) -> tuple[str, ...]:
+    """Where a completion of a problem ends; see `Prompt.stop`."""
+    return () if mode in ("chat", "chat_tool") else layouts.find_layout(item, mode).stop
+
+
 def cut(completion: str, stop: tuple[str, ...]) -> str:
     """A completion up to the first of the texts that end it."""
     return completion[: min((place for text in stop if (place := completion.find(text)) >= 0), default=None)]

@@ -1,0 +1,208 @@
+"""Whether a completion solves its problem: what it answers, and how right that is.
+
+No answer, a wrong one, a program that ran out of time and one that failed are kept apart.
+"""
+
+import dataclasses
+import math
+import re
+
+from dsmath.data.benchmarks.catalog import BENCHMARKS
+from dsmath.data.benchmarks.hendrycks_math import find_boxes
+from dsmath.data.benchmarks.item import Item
+from dsmath.evaluation import targets
+from dsmath.evaluation.prompts import cut, modes_of, stops
+from dsmath.reward import numerics
+from dsmath.reward.answers import extract_answer, is_equivalent
+from dsmath.reward.values import Expression, read
+from dsmath.runs.errors import InputError
+from dsmath.sandbox.checks import Outcome, check
+from dsmath.sandbox.pool import Pool
+from dsmath.sandbox.session import Result
+
+REASONS = ("right", "wrong", "no_answer", "timeout", "error")
+_OCW_TOLERANCE = 0.01  # relative. Source: Lewkowycz et al. 2022 (Minerva); the released evaluation names it too
+_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_TOOL_BLOCK = re.compile(r"```(?:python|output)[^\n]*\n.*?(?:```|\Z)", re.DOTALL)
+_OUTPUT = re.compile(r"```output[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_CLOSING = re.compile(  # of the layouts; Minerva's ends by itself, the others with the line
+    r"(?:answer is|答案是)\s*[:：]?\s*(?:((?:(?!answer is).){1,500}?)\. I hope it is correct|([^\n]+))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What became of a completion.
+
+    Attributes:
+      answer: what it answers: the extracted text, the letters of a choice, the program of a code task; None if nothing.
+      correct: whether that is right.
+      reason: one of `REASONS`; "timeout" and "error" are a program's.
+      detail: what a program's run or its tests said; else empty.
+    """
+
+    answer: str | None
+    correct: bool
+    reason: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Runs what a model wrote, in the jail.
+
+    Attributes:
+      pool: of the jail.
+      seconds: of a program, or of a program with all its tests.
+      memory: bytes beyond Python, NumPy and SymPy.
+    """
+
+    pool: Pool
+    seconds: float
+    memory: int
+
+    def run(self, program: str) -> Result:
+        """Runs a program whose output counts."""
+        return self.pool.run(program, self.seconds, self.memory)
+
+    def check(self, program: str, tests: str, entry_point: str, setup: str) -> Outcome:
+        """Tests a program; see `dsmath.sandbox.checks`."""
+        limits = {"seconds": self.seconds, "memory": self.memory, "pool": self.pool}
+        return check(program, tests, entry_point=entry_point, setup=setup, **limits)
+
+
+def grade(item: Item, mode: str, completion: str, grader: str = "strict", run: Runner | None = None) -> Verdict:
+    """Grades one completion of `make_prompt(item, mode)`.
+
+    Args:
+      item: the problem, with its gold answer or its tests.
+      mode: as the prompt was made.
+      completion: what the model wrote, to its end or further; it is cut at the prompt's stops.
+      grader: "strict", by which mathematics decides.
+      run: what runs programs; needed for "few_shot_pot" and for code, not used elsewhere.
+    Raises:
+      InputError: the benchmark has no such mode, or there is nothing to run its programs with.
+    """
+    if mode not in modes_of(item.benchmark):
+        raise InputError(f"{item.benchmark} has no mode {mode!r}; its modes are {', '.join(modes_of(item.benchmark))}")
+    completion = cut(completion, stops(item, mode))
+    kind = BENCHMARKS[item.benchmark].kind if item.benchmark in BENCHMARKS else "answer"
+    if mode == "few_shot_pot" or kind == "code":
+        if run is None:
+            raise InputError(f"{item.benchmark} in the mode {mode} is graded by running programs; give it a runner")
+        return (
+            _grade_code(item, mode, completion, run)
+            if kind == "code"
+            else _grade_program(item, completion, grader, run)
+        )
+    if item.choices:
+        return _grade_choice(item, _find_answer(item, mode, completion), grader)
+    answer = _find_answer(item, mode, completion)
+    if kind == "target":
+        answer = targets.find_brackets(completion, item.answer) or answer
+        return _judge(answer, answer is not None and targets.agree(answer, item.answer))
+    return _judge(answer, any(_agree(item, text, grader) for text in _readings(item, completion, answer)))
+
+
+def _judge(answer: str | None, correct: bool) -> Verdict:
+    if answer is None:
+        return Verdict(None, False, "no_answer")
+    return Verdict(answer, correct, "right" if correct else "wrong")
+
+
+def _find_answer(item: Item, mode: str, completion: str) -> str | None:
+    """The text of the answer: in the chat what the last box holds, else what the last sentence of the layout says."""
+    if mode == "choice" or (mode == "few_shot" and item.benchmark == "mmlu"):
+        return completion.strip() or None
+    if mode == "chat_tool":
+        prose, outputs = _TOOL_BLOCK.sub("\n", completion), _OUTPUT.findall(completion)
+        return extract_answer(prose) or (_last_line(outputs[-1]) if outputs else None)
+    if mode == "few_shot":
+        closings = ["".join(groups) for groups in _CLOSING.findall(completion)]
+        if closings:
+            return closings[-1].strip().rstrip("。").removesuffix(".").strip() or None
+    return extract_answer(completion)
+
+
+def _readings(item: Item, completion: str, answer: str | None) -> list[str]:
+    """The answer; and where the gold answer has several parts, as many of the last boxes, a part in each."""
+    separator = ";" if ";" in item.answer else ","
+    parts = item.answer.count(separator) + 1
+    found = list(find_boxes(completion)) if parts > 1 else []
+    joined = [f"{separator} ".join(found[-parts:])] if len(found) >= parts else []
+    return [text for text in (answer, *joined) if text]
+
+
+def _agree(item: Item, answer: str, grader: str) -> bool:
+    if is_equivalent(answer, item.answer):
+        return True
+    return item.benchmark == "ocw" and _are_close(answer, item.answer)
+
+
+def _are_close(answer: str, gold: str) -> bool:
+    """Whether two numbers differ by no more than the tolerance of OCW's numeric answers."""
+    left, right = _number(answer), _number(gold)
+    return left is not None and right is not None and math.isclose(left, right, rel_tol=_OCW_TOLERANCE)
+
+
+def _number(answer: str) -> float | None:
+    for value in read(answer):
+        number = numerics.approximate(value.tree) if isinstance(value, Expression) else None
+        if number is not None:
+            return float(number)
+    return None
+
+
+def _grade_choice(item: Item, answer: str | None, grader: str) -> Verdict:
+    """A choice by its letters; by an option's text where that is the only one it equals."""
+    if answer is None:
+        return _judge(None, False)
+    letters = targets.read_letters(answer, len(item.choices))
+    if letters is None:
+        same = [letter for letter, text in targets.options(item) if targets.is_option(answer, text)]
+        letters = same[0] if len(same) == 1 else None
+    return _judge(answer if letters is None else letters, letters == item.answer)
+
+
+def _grade_program(item: Item, completion: str, grader: str, run: Runner) -> Verdict:
+    """A program whose last printed line is the answer."""
+    blocks = _BLOCK.findall(completion)
+    program = (blocks[0] if blocks else completion).strip("\n")
+    if not program.strip():
+        return _judge(None, False)
+    result = run.run(program)
+    if result.kind != "done":
+        return Verdict(None, False, "timeout" if result.kind == "timeout" else "error", result.error or result.kind)
+    answer = _last_line(result.stdout)
+    return _judge(answer, answer is not None and _agree(item, answer, grader))
+
+
+def _grade_code(item: Item, mode: str, completion: str, run: Runner) -> Verdict:
+    """A function by the benchmark's tests."""
+    program = _find_program(item, mode, completion)
+    if program is None:
+        return _judge(None, False)
+    entry_point = item.extra["entry_point"]
+    setup = item.question if entry_point else item.extra["setup"]
+    outcome = run.check(program, item.extra["tests"], entry_point, setup)
+    reason = {"passed": "right", "failed": "wrong"}.get(outcome.reason, outcome.reason)
+    return Verdict(program, outcome.passed, reason, outcome.detail)
+
+
+def _find_program(item: Item, mode: str, completion: str) -> str | None:
+    """The whole program: HumanEval's goes on from its question, a chat writes the function anew in a block."""
+    entry_point = item.extra["entry_point"]
+    if mode == "few_shot":
+        text = item.question + completion if entry_point else completion
+        return text if completion.strip() else None
+    blocks = [block for block in _BLOCK.findall(completion) if f"def {entry_point}" in block]
+    if not blocks:
+        return None
+    head = item.question[: item.question.index(f"def {entry_point}")] if entry_point else ""
+    return f"{head}{blocks[0]}"
+
+
+def _last_line(output: str) -> str | None:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1] if lines else None
