@@ -1,23 +1,15 @@
 """Python as a tool of a sample: a block of code is run when its fence closes, and its output goes into the text.
 
-The form is that of tool-integrated solutions, as the released evaluation of DeepSeekMath reads and writes it:
-
-    ```python
-    print(6 * 7)
-    ```
-    ```output
-    42
-    ```
+The form is that of tool-integrated solutions, `dsmath.data.turns`.
 """
 
 import math
-import re
 import threading
 
+from dsmath.data.turns import BLOCK, write_output
 from dsmath.sandbox.pool import Pool
 from dsmath.sandbox.session import Session
 
-_BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```[ \t]*\n", re.DOTALL | re.MULTILINE)
 _AT_ONCE = 16  # calls that the engine has under way
 
 
@@ -46,7 +38,7 @@ class PythonTool:
 
     def find(self, text: str) -> str | None:
         """The first block of Python in the text whose closing fence and its line end are there."""
-        found = _BLOCK.search(text)
+        found = BLOCK.search(text)
         return found and found[1]
 
     def explain(self, error: Exception) -> str:
@@ -100,4 +92,4 @@ def fence(output: str, ends: int) -> str:
     output = output.strip()
     if len(output) > 2 * ends:
         output = f"{output[:ends]}...{output[-ends:]}"
-    return f"```output\n{output}\n```\n"
+    return write_output(output)

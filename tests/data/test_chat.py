@@ -33,7 +33,7 @@ def test_the_prompts_are_the_papers():
 
 def test_prompt_and_solution_together_are_the_chat(tokenizer):
     for record in RECORDS[:10]:
-        prompt, solution = encode_prompt(record, tokenizer), encode_solution(record, tokenizer)
+        prompt, (solution, _) = encode_prompt(record, tokenizer), encode_solution(record, tokenizer)
         assert prompt[0] == tokenizer.bos_id
         assert solution[-1] == tokenizer.eos_id
         chat = chat_prompt(record.question, record.language, record.kind) + " " + record.solution
