@@ -43,7 +43,7 @@ def split_turns(solution: str) -> list[Turn]:
     """The turns of a solution: an output is one that follows a block of Python, blank lines aside.
 
     Returns:
-      turns, the last of them the model's; outputs as `write_output` writes them, whatever blanks the solution has there.
+      turns, the last of them the model's; outputs as `write_output` writes them, whatever blanks stand around them.
     """
     turns, start = [], 0
     block = BLOCK.search(solution)

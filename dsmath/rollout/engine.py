@@ -19,7 +19,7 @@ from dsmath.model.transformer import Transformer
 from dsmath.rollout import ends
 from dsmath.rollout.decoding import Decoding, Settings
 from dsmath.rollout.programs import ROW_AXES, Block, Drawn, Programs, Scored
-from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, check
+from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, Tool, check
 from dsmath.rollout.samples import Samples, empty_samples, put
 from dsmath.rollout.tools import Call, Caller
 from dsmath.runs.errors import InputError
@@ -210,6 +210,7 @@ class Engine:
         decoding: Decoding,
         group_size: int,
         stop_ids: tuple[int, ...],
+        tool: Tool | None = None,
     ) -> Samples:
         """Samples a group for every prompt.
 
@@ -221,11 +222,12 @@ class Engine:
           decoding: of all of them.
           group_size: samples of each prompt.
           stop_ids: end a sample.
+          tool: what the samples may call.
         """
         samples = empty_samples(len(prompts), group_size, decoding.max_new_tokens, self._pad_id)
         places = {request_id: place for place, request_id in enumerate(request_ids)}
         requests = [
-            Request(request_id, prompt, group_size, decoding, stop_ids)
+            Request(request_id, prompt, group_size, decoding, stop_ids, tool=tool)
             for request_id, prompt in zip(request_ids, prompts, strict=True)
         ]
         for completion in self.generate(params, requests, key):

@@ -3,10 +3,15 @@
 The form is that of tool-integrated solutions, `dsmath.data.turns`.
 """
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
+
+import ml_collections
 
 from dsmath.data.turns import BLOCK, write_output
+from dsmath.runs.errors import InputError
 from dsmath.sandbox.pool import Pool
 from dsmath.sandbox.session import Session
 
@@ -44,6 +49,32 @@ class PythonTool:
     def explain(self, error: Exception) -> str:
         """The output that stands for a failure of the tool itself."""
         return fence(f"{type(error).__name__}: {error}", self._ends)
+
+
+@contextlib.contextmanager
+def open_tool(config: ml_collections.ConfigDict) -> Iterator[PythonTool]:
+    """The tool of a config; its jails end with the context.
+
+    Args:
+      config: workers, isolation, seconds, memory_gib, ends, max_calls, max_output_tokens; see `configs.rl.tool`.
+    Raises:
+      InputError: a field that is not positive, or this machine cannot isolate; it says what to install.
+    """
+    for field in ("workers", "seconds", "memory_gib", "ends", "max_calls", "max_output_tokens"):
+        if config[field] <= 0:
+            raise InputError(f"config.tool.{field}: {config[field]} must be positive")
+    pool = Pool(config.workers, config.isolation)
+    try:
+        yield PythonTool(
+            pool,
+            seconds=config.seconds,
+            memory=int(config.memory_gib * 2**30),
+            ends=config.ends,
+            max_calls=config.max_calls,
+            max_output_tokens=config.max_output_tokens,
+        )
+    finally:
+        pool.close()
 
 
 class Blocks:
