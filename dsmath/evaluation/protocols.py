@@ -54,6 +54,8 @@ class Protocol:
         return dataclasses.asdict(self)
 
 
+PROTOCOL = "protocol.json"  # the record, in an evaluation's workdir
+
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -73,6 +75,36 @@ def find_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"config.protocol: {name!r} is none of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def read_protocol(config: Any) -> Protocol:
+    """What a config of an evaluation does; its name is empty where the config names no protocol.
+
+    Args:
+      config: protocol, max_new_tokens, temperature, top_p and tool.
+    Raises:
+      InputError: it names a protocol and does something else; the message names the first field that differs.
+    """
+    found = Protocol(
+        name=config.protocol,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        tool_rounds=config.tool.max_calls,
+        tool_output_ends=config.tool.ends,
+        program_seconds=config.tool.seconds,
+        test_seconds=config.tool.test_seconds,
+        memory=int(config.tool.memory_gib * 2**30),
+    )
+    if config.protocol:
+        fields, here = find_protocol(config.protocol).record(), found.record()
+        for field, value in fields.items():
+            if here[field] != value:
+                raise InputError(
+                    f"config.protocol: {config.protocol!r} has {field} {value!r}, and this config {here[field]!r}; "
+                    "change it, or set config.protocol to ''"
+                )
+    return found
 
 
 def check(protocol: Protocol, recorded: Mapping[str, Any], place: str) -> None:

@@ -78,7 +78,7 @@ def best_of_ks(scores: Sequence[float], correct: Sequence[bool], ks: Sequence[in
 def summarize(samples: pyarrow.Table, group_size: int, ks: Sequence[int], loss: str) -> dict[str, dict[str, float]]:
     """`best_of` and `weighted_maj` of graded samples at every k.
 
-    Equivalent answers share their votes. A sample's vote weighs the score of its sample where that is a probability, else the
+    Equivalent answers share their votes. A vote weighs the score of its sample where that is a probability, else the
     score behind a sigmoid, after the mean of the problem's scores is taken away: pairs fix differences alone.
 
     Args:
