@@ -80,8 +80,8 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=setuptools.find_namespace_packages(include=["dsmath*", "experiments*", "configs*"]),
     package_data={
-        "dsmath.evaluation": ["*.jinja"],
         "dsmath.evaluation.prompts": ["examples/*.toml", "examples/bbh/*.toml"],
+        "dsmath.evaluation": ["*.jinja", "*.css", "*.js"],
         "dsmath.rl": ["*.jinja", "*.css", "*.js"],
         "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"],
     },

@@ -1,0 +1,97 @@
+"""The figures of an evaluation as its `result.json` holds them, one record for each benchmark and mode."""
+
+import os
+import pathlib
+from typing import Any
+
+import pydantic
+
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import RESULT, read_json
+
+MODES = {  # as people read them
+    "few_shot": "few-shot, chain of thought",
+    "few_shot_pot": "few-shot, program",
+    "chat": "chat, chain of thought",
+    "chat_tool": "chat, tool-integrated",
+    "choice": "few-shot, likelihood of the options",
+}
+
+
+class Group(pydantic.BaseModel, extra="ignore"):
+    """The problems of one subject or level."""
+
+    accuracy: float = pydantic.Field(ge=0, le=1)
+    questions: int = pydantic.Field(gt=0)
+
+
+class Result(pydantic.BaseModel, extra="ignore"):
+    """One benchmark in one mode. Accuracies and what is counted are shares of the problems.
+
+    Attributes:
+      benchmark, title, mode, split: what was evaluated.
+      coverage: which part of upstream's problems, "916 of 1,319".
+      questions, upstream: problems here, and upstream.
+      shots: examples in the prompt.
+      grader: whose verdicts `accuracy` counts; `paper_accuracy` counts those of the paper's conventions.
+      low, high: 95 % interval of the accuracy.
+      published, difference: the paper's figure, and ours less the paper's.
+      no_answer, truncated, timeouts: of the greedy solutions.
+      samples: for each problem; `pass_at` and `maj_at` are theirs by k.
+      by_subject, by_level: groups of the greedy solutions.
+    """
+
+    benchmark: str
+    mode: str
+    title: str
+    split: str = "test"
+    coverage: str
+    questions: int = pydantic.Field(gt=0)
+    upstream: int | None = None
+    shots: int | None = None
+    grader: str
+    accuracy: float = pydantic.Field(ge=0, le=1)
+    low: float
+    high: float
+    paper_accuracy: float | None = None
+    published: float | None = None
+    difference: float | None = None
+    no_answer: float
+    truncated: float
+    timeouts: float
+    mean_tokens: float | None = None
+    samples: int = 0
+    pass_at: dict[int, float] = {}
+    maj_at: dict[int, float] = {}
+    by_subject: dict[str, Group] = {}
+    by_level: dict[str, Group] = {}
+
+    @property
+    def graders_differ(self) -> bool:
+        """Whether the paper's conventions give another figure."""
+        return self.paper_accuracy is not None and self.paper_accuracy != self.accuracy
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether some of upstream's problems are missing."""
+        return self.upstream is not None and self.questions < self.upstream
+
+
+def read_results(workdir: str | os.PathLike) -> tuple[dict[str, Any], list[Result]]:
+    """Reads an evaluation's `result.json`.
+
+    Returns:
+      The whole of it, and its records.
+    Raises:
+      InputError: absent, damaged, or without a field that is needed.
+    """
+    path = pathlib.Path(workdir) / RESULT
+    whole = read_json(path)
+    if not isinstance(whole, dict) or not whole.get("results"):
+        raise InputError(f"{path}: field 'results' is missing; run the evaluation again")
+    try:
+        return whole, [Result.model_validate(record) for record in whole["results"]]
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: field {field!r}: {first['msg']}; run the evaluation again") from error
