@@ -65,7 +65,7 @@ function makeQuestion(question) {
 }
 
 function labelled(content, label) {
-  const node = make("span", content, "short");
+  const node = make("span", content, `short ${label}`);
   node.dataset.label = label;
   return node;
 }
@@ -99,7 +99,7 @@ function makeSolution(solution, language) {
     const { correct, answer } = solution.paper;
     const differs = correct !== solution.correct;
     cells.push(make("span", [
-      "paper’s grader ", make(differs ? "b" : "span", correct ? "✓ right" : "✗ not right", correct ? "right" : "wrong"),
+      "paper’s grader: ", differs ? make("b", correct ? "✓ right" : "✗ not right", correct ? "right" : "wrong") : "the same",
       ...(answer && differs ? [", answer ", ...answer.map(makePart)] : []),
     ]));
   }

@@ -19,9 +19,8 @@ from markupsafe import Markup
 
 from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation import page_figures, tables
-from dsmath.evaluation.metrics import accuracy_interval
 from dsmath.evaluation.page_samples import REASONS, pick_samples
-from dsmath.evaluation.results import MODES, Result, read_results
+from dsmath.evaluation.results import MODES, Group, Result, read_results
 from dsmath.runs.workdir import CONFIG, LINEAGE, fingerprint, read_json, write_atomically
 
 PAGE, TABLES = "report.html", "tables"
@@ -130,21 +129,25 @@ def _titles(results: list[Result]) -> dict[str, str]:
 
 def _draw_at_k(result: Result) -> Markup:
     title = f"{result.title}, {MODES.get(result.mode, result.mode)}, {result.samples} samples a problem"
-    return page_figures.draw_at_k({"pass_at": result.pass_at, "maj_at": result.maj_at}, title)
+    return page_figures.draw_at_k(result, title)
 
 
-def _bars(result: Result) -> list[tuple[str, list[tuple[str, int, float, float, float, Markup]]]]:
-    """("level" or "subject", its groups), a group being (name, problems, accuracy, low, high, bar)."""
+def _bars(result: Result) -> list[tuple[str, list[tuple[str, Group, Markup]]]]:
+    """("level" or "subject", its groups), a group being (name, figures, bar)."""
     drawn = []
     for kind, groups in (("level", result.by_level), ("subject", result.by_subject)):
         rows = []
-        for name, group in sorted(groups.items()) if kind == "level" else groups.items():
-            low, high = accuracy_interval(round(group.accuracy * group.questions), group.questions)
-            bar = page_figures.draw_bar(group.accuracy, low, high)
-            rows.append((name or "–", group.questions, group.accuracy, low, high, bar))
+        for name, group in sorted(groups.items(), key=_in_order) if kind == "level" else groups.items():
+            rows.append((name, group, page_figures.draw_bar(group.accuracy, group.low, group.high)))
         if len(rows) > 1:
             drawn.append((kind, rows))
     return drawn
+
+
+def _in_order(group: tuple[str, Any]) -> tuple[int, str]:
+    """Levels as people count them: 10 after 9."""
+    digits = "".join(character for character in group[0] if character.isdecimal())
+    return int(digits or 0), group[0]
 
 
 def _to_json(value: Any) -> str:

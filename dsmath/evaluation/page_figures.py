@@ -1,9 +1,10 @@
 """The figures of an evaluation's page as SVG elements: no style of their own, the page's classes colour them."""
 
 import math
-from collections.abc import Mapping
 
 from markupsafe import Markup
+
+from dsmath.evaluation.results import Result
 
 _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 232, 12, 164  # of the plot within it; line labels stand to its right
@@ -13,16 +14,18 @@ _GAP = 15.0  # between two labels
 _LINES = (("pass_at", "pass", "pass@k"), ("maj_at", "maj", "maj@k"))  # field, class, how it is called
 
 
-def draw_at_k(shares: Mapping[str, Mapping[int, float]], title: str) -> Markup:
-    """pass@k (squares, dashed) and maj@k (circles) against k, which grows by doubling.
+def draw_at_k(result: Result, title: str) -> Markup:
+    """pass@k (squares, dashed) and maj@k (circles) with intervals against k, which grows by doubling.
 
     Args:
-      shares: "pass_at" and "maj_at": the share of the problems by k.
+      result: has pass@k at least.
       title: what is drawn, for people who do not see it; the figures are read to them too.
     """
-    lines = [(shares[field], name, spoken) for field, name, spoken in _LINES if shares.get(field)]
+    lines = [(line, name, spoken) for field, name, spoken in _LINES if (line := getattr(result, field))]
+    intervals = {name: getattr(result, f"{field}_interval") for field, name, _ in _LINES}
     ks = sorted({k for line, *_ in lines for k in line})
     values = [share for line, *_ in lines for share in line.values()]
+    values += [end for line in intervals.values() for interval in line.values() for end in interval]
     ticks, digits = _ticks(min(values), max(values))
     span = math.log2(ks[-1] / ks[0]) or 1.0
 
@@ -40,6 +43,10 @@ def draw_at_k(shares: Mapping[str, Mapping[int, float]], title: str) -> Markup:
     ]
     drawn.append(_text((_LEFT + _RIGHT) / 2, _HEIGHT - 3, "middle", "k, samples a problem"))
     for line, name, _ in lines:
+        drawn += [
+            Markup('<path class="{}" d="M{:.1f} {:.1f}V{:.1f}"/>').format(name, across(k), along(low), along(high))
+            for k, (low, high) in sorted(intervals[name].items())
+        ]
         drawn.append(_line([(across(k), along(line[k])) for k in sorted(line)], name))
     ends = [
         (along(line[max(line)]), f"{name}@{max(line)} {100 * line[max(line)]:.1f} %", name) for line, name, _ in lines

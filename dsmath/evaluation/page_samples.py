@@ -22,10 +22,10 @@ GREEDY, SAMPLES = "greedy", "samples"
 REASONS = {"right": "right", "wrong": "wrong", "no_answer": "no answer", "timeout": "time-out", "error": "error"}
 _NEEDED = (
     "id", "subject", "level", "language", "question", "gold", "sample_index", "completion", "tokens", "truncated",
-    "finish_reason", "answer", "correct", "reason", "detail", "seconds",
+    "finish_reason", "answer", "correct", "reason", "detail", "seconds", "vote",
 )  # fmt: skip
 _PAPER = ("answer_paper", "correct_paper")  # where the paper's grader was asked too
-_LIGHT = ("id", "sample_index", "question", "completion", "truncated", "answer", "correct", "reason")
+_LIGHT = ("id", "sample_index", "question", "completion", "truncated", "answer", "correct", "reason", "vote")
 _SHOWN_SAMPLES = 3  # of a question, besides the greedy solution
 _MOST_ANSWERS = 5  # of the vote
 
@@ -41,6 +41,7 @@ class _Solution:
     answer: str | None
     correct: bool
     reason: str
+    vote: int | None  # equivalent answers to a question have the same
     differs: bool
 
 
@@ -150,7 +151,7 @@ def _read_questions(workdir: str | os.PathLike, result: Result) -> list[_Questio
                 question.solutions.append(
                     _Solution(
                         kind, row["sample_index"], length, row["truncated"], row["answer"], row["correct"],
-                        row["reason"], paper is not None and paper != row["correct"],
+                        row["reason"], row["vote"], paper is not None and paper != row["correct"],
                     )
                 )  # fmt: skip
     return list(found.values())
@@ -185,12 +186,11 @@ def _read_rows(workdir: str | os.PathLike, result: Result, ids: set[str]) -> dic
 def _encode(question: _Question, rows: dict[tuple[str, str, int], dict[str, Any]], texts: Texts) -> dict[str, Any]:
     result, drawn = question.result, question.drawn
     shown = [rows[question.id, each.kind, each.sample] for each in question.shown()]
-    votes = collections.Counter(each.answer for each in drawn if each.answer is not None)
-    right = {each.answer for each in drawn if each.correct}
+    votes = collections.Counter(each.vote for each in drawn if each.vote is not None)
+    leaders = {each.vote: each for each in reversed(drawn)}  # the first to answer so
     first = shown[0]
-    code = result.mode == "few_shot_pot" or (
-        result.benchmark in BENCHMARKS and BENCHMARKS[result.benchmark].kind in ("code", "proof")
-    )
+    known = BENCHMARKS.get(result.benchmark)
+    code = result.mode == "few_shot_pot" or (known is not None and known.kind in ("code", "proof"))
     return {
         "benchmark": result.benchmark,
         "mode": result.mode,
@@ -198,13 +198,14 @@ def _encode(question: _Question, rows: dict[tuple[str, str, int], dict[str, Any]
         "subject": first["subject"] or "",
         "level": str(first["level"] or ""),
         "language": first["language"] or "en",
-        "question": texts.cut(first["question"]),
+        "question": texts.cut(first["question"], code=result.benchmark == "humaneval"),
         "gold": texts.cut_answer(first["gold"] or ""),
         "marks": question.marks(),
         "samples": len(drawn),
         "right": sum(each.correct for each in drawn),
         "votes": [
-            [texts.cut_answer(answer), count, answer in right] for answer, count in votes.most_common(_MOST_ANSWERS)
+            [texts.cut_answer(leaders[vote].answer), count, leaders[vote].correct]
+            for vote, count in votes.most_common(_MOST_ANSWERS)
         ],
         "others": max(0, len(votes) - _MOST_ANSWERS),
         "silent": sum(each.answer is None for each in drawn),

@@ -10,18 +10,20 @@ from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import RESULT, read_json
 
 MODES = {  # as people read them
-    "few_shot": "few-shot, chain of thought",
-    "few_shot_pot": "few-shot, program",
-    "chat": "chat, chain of thought",
-    "chat_tool": "chat, tool-integrated",
-    "choice": "few-shot, likelihood of the options",
+    "few_shot": "few-shot",
+    "few_shot_pot": "few-shot, programs",
+    "chat": "chat",
+    "chat_tool": "chat with tools",
+    "choice": "likelihood of options",
 }
 
 
 class Group(pydantic.BaseModel, extra="ignore"):
-    """The problems of one subject or level."""
+    """The problems of one subject or level, with the 95 % interval of their accuracy."""
 
     accuracy: float = pydantic.Field(ge=0, le=1)
+    low: float
+    high: float
     questions: int = pydantic.Field(gt=0)
 
 
@@ -36,8 +38,8 @@ class Result(pydantic.BaseModel, extra="ignore"):
       grader: whose verdicts `accuracy` counts; `paper_accuracy` counts those of the paper's conventions.
       low, high: 95 % interval of the accuracy.
       published, difference: the paper's figure, and ours less the paper's.
-      no_answer, truncated, timeouts: of the greedy solutions.
-      samples: for each problem; `pass_at` and `maj_at` are theirs by k.
+      no_answer, truncated, timeouts, errors: of the greedy solutions; the last two are of programs.
+      samples: for each problem; `pass_at` and `maj_at` are theirs by k, with 95 % intervals.
       by_subject, by_level: groups of the greedy solutions.
     """
 
@@ -59,10 +61,13 @@ class Result(pydantic.BaseModel, extra="ignore"):
     no_answer: float
     truncated: float
     timeouts: float
+    errors: float
     mean_tokens: float | None = None
     samples: int = 0
     pass_at: dict[int, float] = {}
     maj_at: dict[int, float] = {}
+    pass_at_interval: dict[int, tuple[float, float]] = {}
+    maj_at_interval: dict[int, tuple[float, float]] = {}
     by_subject: dict[str, Group] = {}
     by_level: dict[str, Group] = {}
 

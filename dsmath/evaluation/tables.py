@@ -22,7 +22,8 @@ _TITLES = {  # of the paper's tables, by where they stand and by mode
 }
 _FLAT = (
     "benchmark", "title", "mode", "split", "shots", "questions", "upstream", "coverage", "grader", "accuracy", "low",
-    "high", "paper_accuracy", "published", "difference", "no_answer", "truncated", "timeouts", "mean_tokens", "samples",
+    "high", "paper_accuracy", "published", "difference", "no_answer", "truncated", "timeouts", "errors", "mean_tokens",
+    "samples",
 )  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -62,7 +63,7 @@ def make_paper_tables(results: Iterable[Result]) -> list[PaperTable]:
         rows = [
             row for row in published.ROWS if (row.source, row.mode, row.metric) == (source, mode, published.ACCURACY)
         ]
-        keys = list(dict.fromkeys((row.benchmark, row.mode, row.split) for row in rows))
+        keys = sorted({(row.benchmark, row.mode, row.split) for row in rows}, key=_place)
         if not any(key in ours for key in keys):
             continue
         quoted = tuple(
@@ -72,6 +73,11 @@ def make_paper_tables(results: Iterable[Result]) -> list[PaperTable]:
         columns = tuple(_name_column(name, split) for name, _, split in keys)
         tables.append(PaperTable(title, source, columns, quoted, tuple(ours.get(key) for key in keys)))
     return tables
+
+
+def _place(key: tuple[str, str, str]) -> tuple[int, str]:
+    """A column's place: that of its benchmark, the splits in order."""
+    return list(BENCHMARKS).index(key[0]), key[2]
 
 
 def _name_column(benchmark: str, split: str) -> str:
@@ -145,7 +151,7 @@ def _paper_table(table: PaperTable, name: str) -> str:
 def _all_results(results: Sequence[Result], name: str) -> str:
     rows = [
         ["Benchmark", "Mode", "Problems", "Accuracy", "95\\,\\% interval", "Published", "Difference", "No answer",
-         "Truncated", "Time-outs"],
+         "Truncated", "Time-outs", "Errors"],
         "\\midrule",
         *(
             [
@@ -154,12 +160,12 @@ def _all_results(results: Sequence[Result], name: str) -> str:
                 f"{_percent(result.low)}--{_percent(result.high)}",
                 _percent(result.published),
                 _signed(result.difference),
-                *map(_percent, (result.no_answer, result.truncated, result.timeouts)),
+                *map(_percent, (result.no_answer, result.truncated, result.timeouts, result.errors)),
             ]
             for result in results
         ),
     ]  # fmt: skip
-    return _environment(f"All results of {name}; published figures are quoted from DeepSeekMath.", "lllrrrrrrr", rows)
+    return _environment(f"All results of {name}; published figures are quoted from DeepSeekMath.", "lllrrrrrrrr", rows)
 
 
 def _environment(caption: str, columns: str, rows: Iterable[str | Sequence[str]]) -> str:

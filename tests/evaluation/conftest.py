@@ -22,6 +22,7 @@ _SCHEMA = pyarrow.schema(
     + [("truncated", pyarrow.bool_()), ("finish_reason", pyarrow.string()), ("answer", pyarrow.string())]
     + [("correct", pyarrow.bool_()), ("reason", pyarrow.string()), ("detail", pyarrow.string())]
     + [("seconds", pyarrow.float64()), ("answer_paper", pyarrow.string()), ("correct_paper", pyarrow.bool_())]
+    + [("vote", pyarrow.int32())]
 )
 
 
@@ -142,7 +143,7 @@ def _judge(benchmark: str, mode: str, question: Question, index: int, right: boo
         "sample_index": index, "completion": text, "tokens": len(text) // 3, "truncated": reason == "no_answer",
         "finish_reason": "length" if reason == "no_answer" else "stop", "answer": answer, "correct": right,
         "reason": reason, "detail": details.get(reason, ""), "seconds": 10.0 if reason == "timeout" else 0.002,
-        "answer_paper": answer, "correct_paper": right,
+        "answer_paper": answer, "correct_paper": right, "vote": None if answer is None else 0 if right else 1,
     }  # fmt: skip
 
 
@@ -152,12 +153,21 @@ def _summarize(benchmark: str, mode: str, greedy: list[dict], drawn: list[list[d
 
     def by(field: str) -> dict:
         names = sorted({row[field] for row in greedy if row[field]})
-        groups = {name: [row for row in greedy if row[field] == name] for name in names}
-        return {n: {"accuracy": share(rows, "correct", True), "questions": len(rows)} for n, rows in groups.items()}
+        found = {}
+        for name in names:
+            rows = [row for row in greedy if row[field] == name]
+            low, high = interval(rows)
+            found[name] = {"accuracy": share(rows, "correct", True), "low": low, "high": high, "questions": len(rows)}
+        return found
+
+    def interval(rows: Sequence[dict]) -> tuple[float, float]:
+        return metrics.accuracy_interval(sum(row["correct"] for row in rows), len(rows))
 
     accuracy, right = share(greedy, "correct", True), [sum(row["correct"] for row in rows) for rows in drawn]
-    low, high = metrics.accuracy_interval(round(accuracy * len(greedy)), len(greedy))
+    low, high = interval(greedy)
     ks = [k for k in (1, 2, 4, 8) if k <= samples]
+    passed = {k: float(np.mean([metrics.pass_at_k(samples, c, k) for c in right])) for k in ks}
+    voted = {k: float(np.mean([2 * c > samples for c in right])) * (1 - 0.1 / k) for k in ks if mode == "chat"}
     quoted = published.find(published.RL, benchmark, mode)
     upstream = BENCHMARKS[benchmark].sizes["test"]
     return {
@@ -166,9 +176,10 @@ def _summarize(benchmark: str, mode: str, greedy: list[dict], drawn: list[list[d
         "accuracy": accuracy, "low": low, "high": high, "paper_accuracy": share(greedy, "correct_paper", True),
         "published": quoted, "difference": None if quoted is None else accuracy - quoted,
         "no_answer": share(greedy, "reason", "no_answer"), "truncated": share(greedy, "truncated", True),
-        "timeouts": share(greedy, "reason", "timeout"), "mean_tokens": 61.25, "samples": samples,
-        "pass_at": {str(k): float(np.mean([metrics.pass_at_k(samples, c, k) for c in right])) for k in ks},
-        "maj_at": {str(k): float(np.mean([2 * c > samples for c in right])) - 0.1 / k for k in ks},
+        "timeouts": share(greedy, "reason", "timeout"), "errors": share(greedy, "reason", "error"),
+        "mean_tokens": 61.25, "samples": samples, "pass_at": passed, "maj_at": voted,
+        "pass_at_interval": {k: (value - 0.03, min(value + 0.03, 1)) for k, value in passed.items()},
+        "maj_at_interval": {k: (value - 0.05, min(value + 0.05, 1)) for k, value in voted.items()},
         "by_subject": by("subject"), "by_level": by("level"),
     }  # fmt: skip
 
