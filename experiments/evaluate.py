@@ -22,7 +22,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.evaluation import completions, protocols, published, scores, selection, tasks, verdicts
+from dsmath.evaluation import completions, page, protocols, published, scores, selection, tasks, verdicts
 from dsmath.evaluation.completions import CHOICE, GREEDY, SAMPLES
 from dsmath.evaluation.protocols import PROTOCOL
 from dsmath.evaluation.table import draw_table
@@ -104,7 +104,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         results.append(scores.add_published(figures, config.published))
     warn_of_cut(results, config.max_new_tokens)
     print(draw_table(results))
-    return scores.to_result(results) | {"protocol": config.protocol, "grader": config.grader}
+    result = scores.to_result(results) | {"protocol": config.protocol, "grader": config.grader}
+    print(f"report: {page.write(workdir, result)}")
+    return result
 
 
 def check(config: Any) -> None:
@@ -249,7 +251,7 @@ def score(
     """Adds `score` to the verdicts of samples, in their file too, and `step_scores` where steps are scored."""
     if "score" in table.column_names:
         return table
-    files = verdicts.list_files(workdir / task.folder(SAMPLES))
+    files = verdicts.list_files(task.folder(workdir, SAMPLES))
     columns = ["question_index", "token_ids"]
     samples = pyarrow.concat_tables(pyarrow.parquet.read_table(file, columns=columns) for file in files)
     found = selection.to_groups(samples, task.tokens, reward_model.kind, tokenizer.decode)

@@ -19,7 +19,7 @@ from dsmath.runs.errors import InputError
 
 GREEDY, SAMPLES = "greedy", "samples"  # the kinds of completions
 CHOICE = "choice"  # the mode without a text, and its reason to finish
-_SCHEMA = pyarrow.schema([*COLUMNS, ("option_logprobs", pyarrow.list_(pyarrow.float32()))])
+SCHEMA = pyarrow.schema([*COLUMNS, ("option_logprobs", pyarrow.list_(pyarrow.float32()))])  # of the files
 
 
 def complete(
@@ -58,7 +58,7 @@ def complete(
     requests, records, files = [], [], {}
     for task in tasks:
         first = len(requests)
-        files |= generations.divide(pathlib.Path(workdir) / task.folder(kind), len(task.items), chunk_size, first)
+        files |= generations.divide(task.folder(workdir, kind), len(task.items), chunk_size, first)
         records += task.records()
         requests += [
             Request(
@@ -74,7 +74,7 @@ def complete(
             for place, (tokens, prompt, seed) in enumerate(zip(task.tokens, task.prompts, task.seeds(), strict=True))
         ]
     check_files(files, records)
-    generations.generate(engine, params, requests, records, _SCHEMA, key=key, files=files, on_request=on_request)
+    generations.generate(engine, params, requests, records, SCHEMA, key=key, files=files, on_request=on_request)
 
 
 def choose(
@@ -91,7 +91,7 @@ def choose(
     Raises:
       InputError: there are generations of other prompts.
     """
-    files = generations.divide(pathlib.Path(workdir) / task.folder(GREEDY), len(task.items), chunk_size)
+    files = generations.divide(task.folder(workdir, GREEDY), len(task.items), chunk_size)
     records = task.records()
     check_files(files, records)
     for file, places in files.items():
@@ -101,7 +101,7 @@ def choose(
                 records[place] | _row(task.prompts[place].choices, task.options[place], logprobs)
                 for place, logprobs in zip(places, engine.score_next(texts, options), strict=True)
             ]
-            generations.write_table(file, pyarrow.Table.from_pylist(rows, schema=generations.make_schema(_SCHEMA)))
+            generations.write_table(file, pyarrow.Table.from_pylist(rows, schema=generations.make_schema(SCHEMA)))
         on_items(len(places))
 
 

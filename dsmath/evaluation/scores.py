@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 
 from dsmath.evaluation import metrics, published
 from dsmath.reward.answers import extract_answer, is_equivalent
 
+_DESCRIPTION = ("benchmark", "title", "mode", "split", "coverage", "upstream", "left_out", "shots")
 _GROUPS = ("subject", "level", "language")
 
 
@@ -47,7 +49,7 @@ def summarize(greedy: pyarrow.Table, samples: pyarrow.Table | None) -> dict[str,
         "truncated": float(_floats(greedy, "truncated").mean()),
         "timeouts": reasons.count("timeout") / len(reasons),
         "errors": reasons.count("error") / len(reasons),
-        "mean_tokens": float(_floats(greedy, "tokens").mean()),
+        "mean_tokens": pyarrow.compute.mean(greedy["tokens"]).as_py(),  # None where another program sampled
         **{f"by_{name}": _by_group(greedy[name].to_pylist(), correct) for name in _GROUPS},
         "samples": 0,
     }
@@ -79,6 +81,11 @@ def add_published(figures: Mapping[str, Any], model: str) -> dict[str, Any]:
         if found["published"] is not None:
             found["difference"] = figures["accuracy"] - found["published"]
     return {**figures, **found}
+
+
+def keep_description(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record is no figure: `tasks.Task.describe`."""
+    return {name: figures[name] for name in _DESCRIPTION}
 
 
 def to_result(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -74,9 +74,9 @@ class Task:
         """Of its files."""
         return f"{self.source.benchmark}-{self.mode}"
 
-    def folder(self, kind: str) -> pathlib.Path:
-        """Where its generations lie, below the workdir; of kind "greedy" or "samples"."""
-        return pathlib.Path("generations") / self.source.benchmark / self.mode / kind
+    def folder(self, workdir: str | os.PathLike, kind: str) -> pathlib.Path:
+        """Where its generations lie; of kind "greedy" or "samples"."""
+        return generations_folder(workdir, self.source.benchmark, self.mode, kind)
 
     def describe(self) -> dict[str, Any]:
         """What stands beside its figures."""
@@ -97,18 +97,7 @@ class Task:
     def records(self) -> list[dict[str, Any]]:
         """What the rows of each problem hold besides the sample."""
         return [
-            {
-                "question_index": index,
-                "benchmark": item.benchmark,
-                "mode": self.mode,
-                "id": item.id,
-                "subject": item.subject,
-                "level": item.level,
-                "language": item.language,
-                "question": item.question,
-                "gold": item.answer,
-                "prompt_hash": hash_prompt(prompt.text),
-            }
+            record(item, self.mode, hash_prompt(prompt.text), index)
             for index, (item, prompt) in enumerate(zip(self.items, self.prompts, strict=True))
         ]
 
@@ -116,6 +105,22 @@ class Task:
         """A problem's random stream, whatever else is asked."""
         names = (f"{self.source.benchmark}/{self.mode}/{item.id}" for item in self.items)
         return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") for name in names]
+
+
+def record(item: Item, mode: str, prompt_hash: str, index: int) -> dict[str, Any]:
+    """What the rows of a problem hold besides the sample; `index` is its place among those that are asked."""
+    return {
+        "question_index": index,
+        "benchmark": item.benchmark,
+        "mode": mode,
+        "id": item.id,
+        "subject": item.subject,
+        "level": item.level,
+        "language": item.language,
+        "question": item.question,
+        "gold": item.answer,
+        "prompt_hash": prompt_hash,
+    }
 
 
 def hash_prompt(text: str) -> str:
@@ -177,15 +182,27 @@ def _read(name: str, config: Any) -> Source:
     if config.split not in benchmark.sizes:
         raise InputError(f"config.split: {name} has no split {config.split!r}, but {', '.join(benchmark.sizes)}")
     try:
-        items = read(name, config.folder, config.split)
+        return read_benchmark(name, config.folder, config.split, config.num_problems)
     except InputError as error:
         raise InputError(f"config.folder={config.folder!r}: {error}") from error
-    count = min(config.num_problems or len(items), len(items))
-    # Files are often in the order of subjects: some of all.
+
+
+def read_benchmark(name: str, folder: str | os.PathLike, split: str, count: int = 0) -> Source:
+    """A benchmark's problems from its files.
+
+    Args:
+      name: of the benchmark.
+      folder: holds one folder a benchmark.
+      split: of it.
+      count: of the problems, spread over the file, which may be in the order of subjects; 0: all.
+    Raises:
+      InputError: see `dsmath.data.benchmarks.catalog.read`.
+    """
+    items = read(name, folder, split)
+    count = min(count or len(items), len(items))
     items = tuple(items[index * len(items) // count] for index in range(count))
-    upstream, part = benchmark.sizes[config.split], coverage(name, config.split, items)
-    files = tuple(find_files(name, config.folder, config.split))
-    return Source(name, benchmark.title, config.split, items, upstream, part, files)
+    benchmark, files = find_benchmark(name), tuple(find_files(name, folder, split))
+    return Source(name, benchmark.title, split, items, benchmark.sizes[split], coverage(name, split, items), files)
 
 
 def make_tasks(sources: Sequence[Source], modes: Any, tokenizer: Tokenizer, length: int) -> list[Task]:
@@ -283,3 +300,8 @@ def read_items(path: str | os.PathLike) -> dict[str, Item]:
 def items_file(workdir: str | os.PathLike, benchmark: str) -> pathlib.Path:
     """Where `write_items` writes."""
     return pathlib.Path(workdir) / "items" / f"{benchmark}.jsonl"
+
+
+def generations_folder(workdir: str | os.PathLike, benchmark: str, mode: str, kind: str) -> pathlib.Path:
+    """Where the generations of a benchmark in a mode lie."""
+    return pathlib.Path(workdir) / "generations" / benchmark / mode / kind

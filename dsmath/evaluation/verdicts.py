@@ -96,7 +96,7 @@ def judge(
     """
     if target.exists():
         return pyarrow.parquet.read_table(target)
-    files = list_files(workdir / "generations" / benchmark / mode / kind)
+    files = list_files(tasks.generations_folder(workdir, benchmark, mode, kind))
     parts = target.with_suffix("")
     items = str(tasks.items_file(workdir, benchmark))
     jobs = [Job(str(file), str(parts / file.name), items, grader) for file in files]
@@ -123,6 +123,11 @@ def _grade(jobs: Sequence[Job], runner: Runner | None, on_file: Callable[[], Non
 def table_file(folder: pathlib.Path, benchmark: str, mode: str, kind: str) -> pathlib.Path:
     """Where a task's verdicts lie, below an evaluation's folder or that of a later grading."""
     return folder / "verdicts" / f"{benchmark}-{mode}-{kind}.parquet"
+
+
+def read_table(folder: pathlib.Path, figures: Mapping[str, Any], kind: str) -> pyarrow.Table:
+    """The verdicts behind a record of `result.json`."""
+    return pyarrow.parquet.read_table(table_file(folder, figures["benchmark"], figures["mode"], kind))
 
 
 def make_runner(protocol: Protocol, benchmark: str, pool: Pool) -> Runner:
