@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -21,7 +22,7 @@ from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation import page_figures, tables
 from dsmath.evaluation.page_samples import REASONS, pick_samples
 from dsmath.evaluation.results import MODES, Group, Result, read_results
-from dsmath.runs.workdir import CONFIG, LINEAGE, fingerprint, read_json, write_atomically
+from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, fingerprint, read_json, write_atomically
 
 PAGE, TABLES = "report.html", "tables"
 MOST_CHARACTERS = 1_500_000  # of the texts in a page: it opens at once, and its formulas are set in under a minute
@@ -29,11 +30,14 @@ _FOLDER = pathlib.Path(__file__).parent
 _DEEPEST = 12  # parents of parents of a checkpoint that are followed
 
 
-def write(workdir: str | os.PathLike, most_characters: int = MOST_CHARACTERS) -> pathlib.Path:
+def write(
+    workdir: str | os.PathLike, result: Mapping[str, Any] | None = None, most_characters: int = MOST_CHARACTERS
+) -> pathlib.Path:
     """Writes `report.html`, `tables.json`, `tables.csv` and `tables.tex` of an evaluation anew, each atomically.
 
     Args:
-      workdir: of the evaluation: its `result.json` and `verdicts/`, and its config and lineage where they are there.
+      workdir: of the evaluation: its `verdicts/`, and its config and lineage where they are there.
+      result: what its `result.json` will hold; None: what it holds.
       most_characters: of the texts of questions and solutions that the page holds; the others are in `verdicts/` alone.
     Returns:
       the page's path.
@@ -41,7 +45,8 @@ def write(workdir: str | os.PathLike, most_characters: int = MOST_CHARACTERS) ->
       InputError: `result.json` is absent or damaged, or a file of verdicts is damaged.
     """
     workdir = pathlib.Path(workdir)
-    whole, results = read_results(workdir)
+    whole = read_json(workdir / RESULT) if result is None else result
+    results = read_results(whole, workdir / RESULT)
     order = {name: place for place, name in enumerate(BENCHMARKS)}
     results.sort(key=lambda result: order.get(result.benchmark, len(order)))  # stable: modes as they were asked for
     config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
@@ -63,6 +68,7 @@ def write(workdir: str | os.PathLike, most_characters: int = MOST_CHARACTERS) ->
             samples=samples["questions"],
             questions=questions,
             protocol=whole.get("protocol"),
+            published=config.get("published"),
             config=config,
             lineage=lineage,
             data=Markup(_to_json(samples | {"titles": _titles(results), "modes": MODES, "reasons": REASONS})),
@@ -73,6 +79,7 @@ def write(workdir: str | os.PathLike, most_characters: int = MOST_CHARACTERS) ->
         )
     )
     about = {"run": workdir.resolve().name, "model": model, "protocol": whole.get("protocol")}
+    about |= {"published": config.get("published")}
     write_atomically(workdir / f"{TABLES}.json", tables.to_json(results, about))
     write_atomically(workdir / f"{TABLES}.csv", tables.to_csv(results))
     write_atomically(workdir / f"{TABLES}.tex", tables.to_latex(paper_tables, results, model))

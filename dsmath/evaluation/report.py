@@ -160,14 +160,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation: its figures, its greedy solutions, and each question's number of right samples.
+    """An evaluation: its figures, its greedy solutions, each question's number of right samples, and its own page.
 
-    The last two are None where their file was not written.
+    The last three are None where their file was not written.
     """
 
     result: EvaluationResult
     greedy: list[dict[str, Any]] | None
     right: np.ndarray | None
+    page: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,7 +328,8 @@ def _read_evaluation(folder: pathlib.Path) -> Evaluation | None:
         if indices and not 0 <= min(indices) <= max(indices) < result.questions:
             raise InputError(f"{sampled}: a question_index lies outside of the questions; {_AGAIN}")
         right = np.bincount([row["question_index"] for row in samples if row["correct"]], minlength=result.questions)
-    return Evaluation(result, _read_rows(greedy, _GREEDY), right)
+    page = f"{folder.name}/{REPORT}" if (folder / REPORT).exists() else None
+    return Evaluation(result, _read_rows(greedy, _GREEDY), right, page)
 
 
 def _read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]] | None:

@@ -1,13 +1,12 @@
 """The figures of an evaluation as its `result.json` holds them, one record for each benchmark and mode."""
 
 import os
-import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import RESULT, read_json
 
 MODES = {  # as people read them
     "few_shot": "few-shot",
@@ -35,7 +34,8 @@ class Result(pydantic.BaseModel, extra="ignore"):
       coverage: which part of upstream's problems, "916 of 1,319".
       questions, upstream: problems here, and upstream.
       shots: examples in the prompt.
-      grader: whose verdicts `accuracy` counts; `paper_accuracy` counts those of the paper's conventions.
+      grader: "strict", "paper" or "both", where `accuracy` counts the verdicts of "strict"; `paper_accuracy` counts
+        those of the paper's conventions.
       low, high: 95 % interval of the accuracy.
       published, difference: the paper's figure, and ours less the paper's.
       no_answer, truncated, timeouts, errors: of the greedy solutions; the last two are of programs.
@@ -82,20 +82,21 @@ class Result(pydantic.BaseModel, extra="ignore"):
         return self.upstream is not None and self.questions < self.upstream
 
 
-def read_results(workdir: str | os.PathLike) -> tuple[dict[str, Any], list[Result]]:
-    """Reads an evaluation's `result.json`.
+class _Whole(pydantic.BaseModel, extra="ignore"):
+    results: list[Result] = pydantic.Field(min_length=1)
 
-    Returns:
-      The whole of it, and its records.
+
+def read_results(whole: Mapping[str, Any], path: str | os.PathLike) -> list[Result]:
+    """The records of an evaluation's `result.json`.
+
+    Args:
+      whole: what the file holds.
+      path: where it stands, or will stand.
     Raises:
-      InputError: absent, damaged, or without a field that is needed.
+      InputError: a field that is needed is missing or wrong.
     """
-    path = pathlib.Path(workdir) / RESULT
-    whole = read_json(path)
-    if not isinstance(whole, dict) or not whole.get("results"):
-        raise InputError(f"{path}: field 'results' is missing; run the evaluation again")
     try:
-        return whole, [Result.model_validate(record) for record in whole["results"]]
+        return _Whole.model_validate(dict(whole)).results
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -120,7 +120,7 @@ def write_evaluation(workdir: pathlib.Path, count: int = 40) -> pathlib.Path:
             )
         results.append(_summarize(benchmark, mode, greedy, drawn, samples))
     _write_json(workdir / "result.json", {"results": results, "protocol": "released", "seconds": 12.5})
-    _write_json(workdir / "config.json", {"stage": "evaluate", "init_from": "runs/rl", "temperature": 0.7})
+    _write_json(workdir / "config.json", {"stage": "evaluate", "init_from": "runs/rl", "published": published.RL})
     parent = workdir.parent / "rl"
     _write_json(parent / "lineage.json", {"parents": {}, "data": {}, "code": "0.1.0+abc"})
     record = {"workdir": str(parent), "lineage": "0123456789abcdef", "step": 50}

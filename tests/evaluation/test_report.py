@@ -454,6 +454,15 @@ def test_solutions_of_both_models_stand_side_by_side(chain):
     assert "✓ right" in text and "✗ wrong" in text
 
 
+def test_an_evaluations_own_page_is_linked(copy):
+    assert "evaluate_rl/report.html" not in page(copy)
+    (copy / "evaluate_rl" / "report.html").write_text("<!doctype html>")
+    report.write_report(copy)
+    links = [attributes["href"] for tag, attributes in Elements(page(copy)).elements if tag == "a"]
+    assert "evaluate_rl/report.html" in links
+    assert "evaluate_sft/report.html" not in links
+
+
 def test_changed_parent_is_marked(chain, tmp_path):
     assert "has changed since" not in page(chain)
     assert page(chain).count("✓ unchanged") == len(report.STAGES) - 1
