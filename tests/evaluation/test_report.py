@@ -454,8 +454,8 @@ def test_solutions_of_both_models_stand_side_by_side(chain):
     assert "✓ right" in text and "✗ wrong" in text
 
 
-def test_an_evaluations_own_page_is_linked(copy):
-    assert "evaluate_rl/report.html" not in page(copy)
+def test_an_evaluations_own_page_is_linked(chain, copy):
+    assert "evaluate_rl/report.html" not in page(chain)
     (copy / "evaluate_rl" / "report.html").write_text("<!doctype html>")
     report.write_report(copy)
     links = [attributes["href"] for tag, attributes in Elements(page(copy)).elements if tag == "a"]
