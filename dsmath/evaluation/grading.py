@@ -25,10 +25,10 @@ _OCW_TOLERANCE = 0.01  # relative. Source: Lewkowycz et al. 2022 (Minerva); the 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _TOOL_BLOCK = re.compile(r"```(?:python|output)[^\n]*\n.*?(?:```|\Z)", re.DOTALL)
 _OUTPUT = re.compile(r"```output[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_CLOSING = re.compile(  # of the layouts; Minerva's ends by itself, the others with the line
-    r"(?:answer is|答案是)\s*[:：]?\s*(?:((?:(?!answer is).){1,500}?)\. I hope it is correct|([^\n]+))",
-    re.IGNORECASE | re.DOTALL,
-)
+_MINERVA = re.compile(r"final answer is\s*((?:(?!answer is).){1,500}?)\. I hope it is correct", re.DOTALL)
+_CLOSING = re.compile(
+    r".*(?:answer is|答案是)(.*)", re.DOTALL | re.IGNORECASE
+)  # the last sentence of the other layouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +119,13 @@ def _find_answer(item: Item, mode: str, completion: str) -> str | None:
         prose, outputs = _TOOL_BLOCK.sub("\n", completion), _OUTPUT.findall(completion)
         return extract_answer(prose) or (_last_line(outputs[-1]) if outputs else None)
     if mode == "few_shot":
-        closings = ["".join(groups) for groups in _CLOSING.findall(completion)]
-        if closings:
-            return closings[-1].strip().rstrip("。").removesuffix(".").strip() or None
+        whole, closing = _MINERVA.findall(completion), _CLOSING.fullmatch(completion)
+        if whole:
+            return whole[-1].strip() or None
+        if closing and item.benchmark == "bbh" and not item.choices:  # words, of which none ends the answer
+            return closing[1].strip(" :").split("\n")[0].rstrip().removesuffix(".") or None
+        if closing:
+            return extract_answer(f"The answer is {closing[1].lstrip(' :：')}") or extract_answer(completion)
     return extract_answer(completion)
 
 
@@ -159,9 +163,9 @@ def _grade_choice(item: Item, answer: str | None, grader: str) -> Verdict:
     if answer is None:
         return _judge(None, False)
     letters = targets.read_letters(answer, len(item.choices))
-    if letters is None:
+    if letters is None or len(letters) > 1:  # the blood group "AB" is an option's text
         same = [letter for letter, text in targets.options(item) if targets.is_option(answer, text)]
-        letters = same[0] if len(same) == 1 else None
+        letters = same[0] if len(same) == 1 else letters
     return _judge(answer if letters is None else letters, letters == item.answer)
 
 

@@ -10,8 +10,8 @@ from dsmath.evaluation.prompts import layouts, make_prompt
 def solve(item: Item, mode: str) -> str:
     """A completion of `make_prompt(item, mode)` that solves the problem.
 
-    It is upstream's own solution where there is one, closed as the mode asks for: by the layout's sentence, by a box, by
-    a program that prints the answer, or by a tool's output and a box. A grader that does not find it right is wrong.
+    It is upstream's own solution where there is one, closed as the mode asks for: by the layout's sentence, by a box,
+    by a program that prints the answer, or by a tool's output and a box. A grader that does not find it right is wrong.
 
     Raises:
       InputError: the benchmark has no such mode.

@@ -4,12 +4,10 @@ A protocol never changes; what is done otherwise gets another name.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from dsmath.data.solutions import chat_prompt
-from dsmath.evaluation.prompts import Prompt
 from dsmath.runs.errors import InputError
 
 
@@ -23,7 +21,7 @@ class Protocol:
       greedy_temperature: of the pass that accuracy is told of; 0 takes the likeliest token.
       temperature: of the samples of pass@k and maj@k.
       top_p: of the samples.
-      tool_rounds: stretches that a model writes in a tool-integrated solution, so that a program runs at the end of each.
+      tool_rounds: stretches that a model writes in a tool-integrated solution; a program may run at the end of each.
       tool_output_ends: characters kept of the beginning and of the end of a longer output.
       program_seconds: of a program of the model.
       test_seconds: of a program with all its tests.
@@ -117,14 +115,11 @@ def check(protocol: Protocol, recorded: Mapping[str, Any], place: str) -> None:
     Raises:
       InputError: names the first field that differs.
     """
-    for field, value in protocol.record().items():
+    fields = protocol.record()
+    for field in [*(field for field in fields if field != "name"), "name"]:  # the name says least
+        value = fields[field]
         if recorded.get(field) != value:
             raise InputError(
                 f"{place}: made under protocol {recorded.get('name')!r}, whose {field} is {recorded.get(field)!r}; "
                 f"that of {protocol.name!r} is {value!r}; score it under its own, or generate again"
             )
-
-
-def hash_prompt(prompt: Prompt) -> str:
-    """The first 16 hex digits of the SHA-256 of a prompt's text: equal prompts, equal hashes."""
-    return hashlib.sha256(prompt.text.encode()).hexdigest()[:16]

@@ -68,7 +68,7 @@ def find_brackets(completion: str, gold: str) -> str | None:
     if not _BRACKETS.fullmatch(gold):
         return None
     lines = _BOXED_LINE.findall(completion)
-    return lines[-1].strip() if lines else None
+    return re.sub(r"\\text\s*\{(.*)\}", r"\1", lines[-1]).strip() if lines else None
 
 
 def _plain(text: str) -> str:
