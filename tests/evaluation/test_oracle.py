@@ -18,8 +18,10 @@ from dsmath.sandbox import Pool
 REAL = [name for name in BENCHMARKS if name not in ("minif2f", "mmlu")]  # MMLU's files are not among the shared data
 PAIRS = [(name, mode) for name in REAL for mode in modes_of(name)]
 RUN = [(name, mode) for name, mode in PAIRS if mode == "few_shot_pot" or BENCHMARKS[name].kind == "code"]
-SAMPLE = 120
+SAMPLE = 100
+FEW = 30  # of a chat about code, whose programs are those of the other mode again
 CODE = {"tests": "def check(candidate):\n    assert candidate(3) == 4\n", "setup": "", "entry_point": "more"}
+NONE = ("setup", "entry_point")
 OWN = [
     Item("gsm8k", "1", "What is 3 + 4?", "7", "3 + 4 = 7."),
     Item("gsm8k", "2", "What is 3000 / 2?", "1500", "It is 1500."),
@@ -38,7 +40,7 @@ OWN = [
     Item("bbh", "2", "Complete the rest of the sequence. Input: ( {", "} )", subject="dyck_languages"),
     Item("bbh", "3", "Sort: List: pear it&t fig", "fig it&t pear", subject="word_sorting"),
     Item("bbh", "4", "Question: Ann lies. Does Ann tell the truth?", "No", subject="web_of_lies"),
-    Item("humaneval", "1", "def more(x):\n", "", "    return x + 1\n", extra=CODE),
+    Item("humaneval", "1", 'def more(x):\n    """One more."""\n', "", "    return x + 1\n", extra=CODE),
     Item(
         "mbpp", "1", "More.", "", "def f():\n    return 2", extra=CODE | {"tests": "assert f() == 2", "entry_point": ""}
     ),
@@ -49,7 +51,7 @@ OWN = [
 @pytest.fixture(scope="module")
 def runner() -> Runner:
     pool = Pool(2)
-    yield Runner(pool, seconds=60, memory=1 << 30)
+    yield Runner(pool, seconds=120, memory=1 << 30)
     pool.close()
 
 
@@ -80,7 +82,9 @@ def test_the_oracle_solves_problems_of_our_own_in_every_mode(runner):
 
 @pytest.mark.parametrize(("name", "mode"), PAIRS)
 def test_the_oracle_solves_the_real_benchmarks(shared_data, runner, name, mode):
-    assert_solved(some(read(name, shared_data / "benchmarks")), mode, runner)
+    items = read(name, shared_data / "benchmarks")
+    count = FEW if BENCHMARKS[name].kind == "code" and mode == "chat" else SAMPLE
+    assert_solved(items[:: max(1, len(items) // count)], mode, runner)
 
 
 @pytest.mark.slow
