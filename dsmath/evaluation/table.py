@@ -11,7 +11,7 @@ def draw_table(results: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             *("benchmark", "mode", "shots", "problems", "ours", "95 %", "paper's grader"),
-            *("published", "difference", "no answer", "truncated", "time-outs", "maj@n"),
+            *("published", "difference", "no answer", "truncated", "time-outs", "errors", "maj@n"),
         )
     ]
     for result in results:
@@ -31,6 +31,7 @@ def draw_table(results: Sequence[Mapping[str, Any]]) -> str:
                 percent(result["no_answer"]),
                 percent(result["truncated"]),
                 percent(result["timeouts"]),
+                percent(result["errors"]),
                 _MISSING if n is None else f"{percent(maj[n])} (n = {n})",
             )
         )

@@ -100,22 +100,22 @@ def generate(
         for row in rows[file]:
             held[row["question_index"]].add(row["sample_index"])
 
-    def finish(number: int) -> None:
-        """Writes the file of a request that has ended, when all of its requests have."""
-        file = file_of[number]
-        if all(len(held[other]) == requests[other].num_samples for other in files[file]):
-            found = sorted(rows.pop(file), key=lambda row: (row["question_index"], row["sample_index"]))
+    def write_if_whole(file: pathlib.Path) -> None:
+        if all(len(held[number]) == requests[number].num_samples for number in files[file]):
+            found = sorted(rows[file], key=lambda row: (row["question_index"], row["sample_index"]))
             found = [row | dict(records[row["question_index"]]) for row in found]
             write_table(file, pyarrow.Table.from_pylist(found, schema=make_schema(columns)))
+            del rows[file]
             _journal(file).unlink(missing_ok=True)
-        on_request()
 
     left = []
     for request in missing:
         if len(held[request.id]) < request.num_samples:
             left.append(_without(request, held[request.id]))
         else:
-            finish(request.id)
+            on_request()
+    for file in list(rows):
+        write_if_whole(file)
     for completion in engine.generate(params, left, key) if left else ():
         number = completion.request_id
         row = _row(completion)
@@ -123,7 +123,8 @@ def generate(
         _append(_journal(file_of[number]), row | {"prompt": _checksum(requests[number])})
         held[number].add(completion.sample)
         if len(held[number]) == requests[number].num_samples:
-            finish(number)
+            write_if_whole(file_of[number])
+            on_request()
 
 
 def _without(request: Request, numbers: set[int]) -> Request:
