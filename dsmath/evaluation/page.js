@@ -56,8 +56,7 @@ function makeQuestion(question) {
     make("span", verdict(first), `outcome ${colour(first)}`),
     make("span", `${titleOf(question.benchmark)}, ${modeOf(question.mode)}`, "about"),
     makeText("span", question.question, "asked", question.language),
-    labelled(question.gold.map(makePart), "gold"),
-    labelled(answer, "answer"),
+    ...(question.runs ? [] : [labelled(question.gold.map(makePart), "gold"), labelled(answer, "answer")]),
   ]);
   const node = make("details", summary, "question");
   node.addEventListener("toggle", () => node.open && node.childElementCount === 1 && node.append(makeOpened(question)));
@@ -73,7 +72,7 @@ function labelled(content, label) {
 function makeOpened(question) {
   const facts = make("dl");
   const add = (name, content) => facts.append(make("dt", name), make("dd", content));
-  add("gold", question.gold.length ? question.gold.map(makePart) : "–");
+  if (!question.runs) add("gold", question.gold.length ? question.gold.map(makePart) : "–");
   const place = [question.subject, question.level].filter(Boolean).join(", ");
   if (place) add("subject", place);
   add("problem", [titleOf(question.benchmark), " ", make("code", question.id), `, ${modeOf(question.mode)}`]);
@@ -83,18 +82,18 @@ function makeOpened(question) {
       make("span", [make("span", right ? "✓ " : "✗ ", right ? "right" : "wrong"), ...answer.map(makePart), ` × ${count}`], "vote"));
     if (question.others) votes.push(make("span", `${question.others} other answers`, "vote"));
     if (question.silent) votes.push(make("span", `no answer × ${question.silent}`, "vote"));
-    add("answers", votes);
+    if (!question.runs) add("answers", votes);
   }
-  const texts = question.solutions.map(solution => makeSolution(solution, question.language));
+  const texts = question.solutions.map(solution => makeSolution(solution, question));
   return make("div", [makeText("div", question.question, "text", question.language), facts, ...texts], "opened");
 }
 
-function makeSolution(solution, language) {
+function makeSolution(solution, { language, runs }) {
   const cells = [
     make("b", solution.sample === null ? "greedy" : `sample ${solution.sample}`),
     make("b", verdict(solution), colour(solution)),
-    make("span", ["answer ", ...(solution.answer ? solution.answer.map(makePart) : ["–"])]),
   ];
+  if (!runs) cells.push(make("span", ["answer ", ...(solution.answer ? solution.answer.map(makePart) : ["–"])]));
   if (solution.paper) {
     const { correct, answer } = solution.paper;
     const differs = correct !== solution.correct;

@@ -49,9 +49,11 @@ def write(
     results = read_results(whole, workdir / RESULT)
     order = {name: place for place, name in enumerate(BENCHMARKS)}
     results.sort(key=lambda result: order.get(result.benchmark, len(order)))  # stable: modes as they were asked for
-    config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
-    lineage = trace(workdir)
-    model = _name_model(workdir, lineage)
+    # New verdicts on an evaluation's generations lie in its rescored/NUMBER/.
+    home = workdir.resolve().parents[1] if workdir.resolve().parent.name == "rescored" else workdir
+    config = read_json(home / CONFIG) if (home / CONFIG).exists() else {}
+    lineage = trace(home)
+    model = _name_model(home, lineage)
     samples, questions = pick_samples(workdir, results, most_characters)
     paper_tables = tables.make_paper_tables(results)
     style, script = (_FOLDER.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
@@ -59,7 +61,8 @@ def write(
         _environment()
         .get_template("page.html.jinja")
         .render(
-            run=workdir.resolve().name,
+            run=workdir.resolve().name if home == workdir else f"{home.name}, {workdir.parent.name} {workdir.name}",
+            home=home.resolve().name,
             model=model,
             results=results,
             paper_tables=paper_tables,

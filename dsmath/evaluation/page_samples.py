@@ -190,7 +190,8 @@ def _encode(question: _Question, rows: dict[tuple[str, str, int], dict[str, Any]
     leaders = {each.vote: each for each in reversed(drawn)}  # the first to answer so
     first = shown[0]
     known = BENCHMARKS.get(result.benchmark)
-    code = result.mode == "few_shot_pot" or (known is not None and known.kind in ("code", "proof"))
+    runs = known is not None and known.kind in ("code", "proof")  # the solution itself is judged, not an answer
+    code = runs or result.mode == "few_shot_pot"
     return {
         "benchmark": result.benchmark,
         "mode": result.mode,
@@ -201,6 +202,7 @@ def _encode(question: _Question, rows: dict[tuple[str, str, int], dict[str, Any]
         "question": texts.cut(first["question"], code=result.benchmark == "humaneval"),
         "gold": texts.cut_answer(first["gold"] or ""),
         "marks": question.marks(),
+        "runs": runs,
         "samples": len(drawn),
         "right": sum(each.correct for each in drawn),
         "votes": [
@@ -210,16 +212,17 @@ def _encode(question: _Question, rows: dict[tuple[str, str, int], dict[str, Any]
         "others": max(0, len(votes) - _MOST_ANSWERS),
         "silent": sum(each.answer is None for each in drawn),
         "solutions": [
-            _encode_solution(row, each.kind, texts, code) for row, each in zip(shown, question.shown(), strict=True)
+            _encode_solution(row, each.kind, texts, code, runs)
+            for row, each in zip(shown, question.shown(), strict=True)
         ],
     }
 
 
-def _encode_solution(row: dict[str, Any], kind: str, texts: Texts, code: bool) -> dict[str, Any]:
+def _encode_solution(row: dict[str, Any], kind: str, texts: Texts, code: bool, runs: bool) -> dict[str, Any]:
     solution = {
         "sample": None if kind == GREEDY else row["sample_index"],
         "text": texts.cut(row["completion"], code),
-        "answer": None if row["answer"] is None else texts.cut_answer(row["answer"]),
+        "answer": None if runs or row["answer"] is None else texts.cut_answer(row["answer"]),
         "correct": row["correct"],
         "reason": row["reason"],
         "detail": row["detail"] or "",
@@ -227,7 +230,7 @@ def _encode_solution(row: dict[str, Any], kind: str, texts: Texts, code: bool) -
         "truncated": row["truncated"],
         "seconds": None if row["seconds"] is None else round(row["seconds"], 3),
     }
-    if row.get("correct_paper") is not None:
+    if row.get("correct_paper") is not None and not runs:
         answer = row.get("answer_paper")
         solution["paper"] = {
             "correct": row["correct_paper"],

@@ -67,7 +67,6 @@ def _mathml(formula: str) -> ElementTree.Element | None:
     try:
         source = latex2mathml.converter.convert(formula)
         root = ElementTree.fromstring(source.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1))
-        ElementTree.tostring(root, encoding="unicode")
     except Exception:  # whatever the converter stumbles on in a text that no one wrote for it
         return None
     for node in root.iter():

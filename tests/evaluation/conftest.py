@@ -131,7 +131,7 @@ def write_evaluation(workdir: pathlib.Path, count: int = 40) -> pathlib.Path:
 def _judge(benchmark: str, mode: str, question: Question, index: int, right: bool, rng: np.random.Generator) -> dict:
     """A verdict of a solution: right, or wrong in one of the ways there are."""
     reason = "right" if right else str(rng.choice(["wrong", "no_answer", "timeout", "error"], p=[0.7, 0.15, 0.1, 0.05]))
-    text, answer = question.solution, question.gold or None
+    text, answer = question.solution, question.gold or question.solution  # of code the program
     if reason == "wrong" and question.wrong:
         text, answer = text.replace(f"\\boxed{{{question.gold}}}", f"\\boxed{{{question.wrong}}}"), question.wrong
     elif reason == "no_answer":

@@ -150,6 +150,16 @@ def test_an_evaluation_without_samples_levels_or_paper_has_a_page(copy):
     assert "Some files hold only part" not in text
 
 
+def test_a_page_of_new_verdicts_tells_how_their_generations_were_made(copy):
+    target = copy / "rescored" / "1"
+    shutil.copytree(copy / "verdicts", target / "verdicts")
+    result = json.loads((copy / "result.json").read_text(encoding="utf-8"))
+    text = page.write(target, result, most_characters=5_000).read_text(encoding="utf-8")
+    assert "evaluation <code>evaluate, rescored 1</code>" in text
+    assert "rl, step 50 solves" in text
+    assert "--workdir=evaluate\n" in text
+
+
 def test_damaged_files_are_named(copy):
     greedy = copy / "verdicts" / "math-chat-greedy.parquet"
     table = pyarrow.parquet.read_table(greedy)
@@ -242,6 +252,16 @@ def test_a_question_opens_by_key_to_its_solutions_with_verdicts_formulas_and_cod
     tab.locator(".question > summary").first.click()
     assert "paper’s grader: ✗ not right, answer 2" in tab.locator("article h4").first.inner_text()
     assert re.search(r"\d of 8 right", tab.locator("dl").inner_text())
+
+
+def test_a_program_is_shown_as_code_without_an_answer(tab):
+    tab.locator("#benchmark").select_option("humaneval")
+    tab.locator("#mark").select_option("right")
+    tab.locator(".question > summary").first.click()
+    opened = tab.locator(".question[open]")
+    assert opened.locator("summary .answer").count() == 0
+    assert "answer" not in opened.locator("h4, dt").all_inner_texts()[0]
+    assert opened.locator("article pre").first.inner_text().startswith("    total = a + b\n")
 
 
 def test_a_hostile_completion_is_text(tab, attack):
