@@ -27,10 +27,7 @@ function makePart(part) { // of a text: plain, code, or the number of a formula
     if (part.language) code.dataset.language = part.language;
     return code;
   }
-  const [source, tree] = formulas[part];
-  const node = makeFormula(tree);
-  node.setAttribute("aria-label", source);
-  return node;
+  return makeFormula(formulas[part][1]);
 }
 
 function makeText(name, parts, className, language) {

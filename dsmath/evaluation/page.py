@@ -21,6 +21,7 @@ from markupsafe import Markup
 from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation import page_figures, tables
 from dsmath.evaluation.page_samples import REASONS, pick_samples
+from dsmath.evaluation.protocols import PROTOCOL
 from dsmath.evaluation.results import MODES, Group, Result, read_results
 from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, fingerprint, read_json, write_atomically
 
@@ -71,6 +72,7 @@ def write(
             samples=samples["questions"],
             questions=questions,
             protocol=whole.get("protocol"),
+            asked=read_json(home / PROTOCOL) if (home / PROTOCOL).exists() else None,
             published=config.get("published"),
             config=config,
             lineage=lineage,

@@ -10,6 +10,7 @@ _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 232, 12, 164  # of the plot within it; line labels stand to its right
 _STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
 _MOST_TICKS = 6
+_ALIKE = 0.1  # above and below shares that are all alike
 _GAP = 15.0  # between two labels
 _LINES = (("pass_at", "pass", "pass@k"), ("maj_at", "maj", "maj@k"))  # field, class, how it is called
 
@@ -95,10 +96,10 @@ def _text(x: float, y: float, anchor: str, text: str, name: str = "") -> Markup:
 
 def _ticks(low: float, high: float) -> tuple[list[float], int]:
     """Round shares around the data, and the digits that their percentages need."""
+    if high - low < _STEPS[0]:  # all shares are alike: no step is too fine to part them
+        low, high = max(low - _ALIKE, 0.0), min(high + _ALIKE, 1.0)
     for step in _STEPS:
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if first == last:  # all shares are alike
-            first, last = max(first - 1, 0), first + 1
         if last - first < _MOST_TICKS:
             break
     return [step * place for place in range(first, last + 1)], 1 if step < 0.01 else 0
