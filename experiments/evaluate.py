@@ -25,6 +25,7 @@ from dsmath.data.tokenizer import Tokenizer
 from dsmath.evaluation import completions, page, protocols, published, scores, selection, tasks, verdicts
 from dsmath.evaluation.completions import CHOICE, GREEDY, SAMPLES
 from dsmath.evaluation.protocols import PROTOCOL
+from dsmath.evaluation.results import table_file
 from dsmath.evaluation.table import draw_table
 from dsmath.evaluation.tasks import Task
 from dsmath.huggingface import convert
@@ -86,7 +87,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
             name = (task.source.benchmark, task.mode)
             runner = verdicts.make_runner(protocol, name[0], pool) if verdicts.needs_programs(*name) else None
             for kind in (GREEDY, SAMPLES) if is_sampled(task, config) else (GREEDY,):
-                target = verdicts.table_file(workdir, *name, kind)
+                target = table_file(workdir, *name, kind)
                 tables[task.name, kind] = verdicts.judge(
                     workdir, *name, kind, config.grader, runner=runner, target=target
                 )
@@ -274,7 +275,7 @@ def score(
         table = table.append_column("step_scores", steps)
     whole = [selection.aggregate(of_steps, config.aggregate) for of_steps in values]
     table = table.append_column("score", pyarrow.array(whole, pyarrow.float32()))
-    generations.write_table(verdicts.table_file(workdir, task.source.benchmark, task.mode, SAMPLES), table)
+    generations.write_table(table_file(workdir, task.source.benchmark, task.mode, SAMPLES), table)
     return table
 
 

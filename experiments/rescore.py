@@ -30,6 +30,7 @@ from dsmath.evaluation.completions import GREEDY, SAMPLES
 from dsmath.evaluation.flips import draw_flips, find_flips
 from dsmath.evaluation.prompts import modes_of
 from dsmath.evaluation.protocols import PROTOCOL, Protocol
+from dsmath.evaluation.results import table_file
 from dsmath.evaluation.table import draw_table
 from dsmath.evaluation.tasks import Source
 from dsmath.runs.driver import run_program
@@ -191,7 +192,7 @@ def grade(
             runner = verdicts.make_runner(protocol, name[0], pool) if verdicts.needs_programs(*name) else None
             for kind in (GREEDY, SAMPLES):
                 if verdicts.list_files(tasks.generations_folder(workdir, *name, kind)):
-                    file = verdicts.table_file(target, *name, kind)
+                    file = table_file(target, *name, kind)
                     tables[place, kind] = verdicts.judge(workdir, *name, kind, grader, runner=runner, target=file)
     return tables
 

@@ -52,7 +52,7 @@ function makeQuestion(question) {
   const summary = make("summary", [
     make("span", verdict(first), `outcome ${colour(first)}`),
     make("span", `${titleOf(question.benchmark)}, ${modeOf(question.mode)}`, "about"),
-    makeText("span", question.question, "asked", question.language),
+    makeText("span", question.question.map(part => part.code ?? part), "asked", question.language),
     ...(question.runs ? [] : [labelled(question.gold.map(makePart), "gold"), labelled(answer, "answer")]),
   ]);
   const node = make("details", summary, "question");

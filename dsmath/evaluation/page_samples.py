@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation.page_texts import LONGEST, Texts
-from dsmath.evaluation.results import Result
+from dsmath.evaluation.results import Result, table_file
 from dsmath.runs.errors import InputError
 
 GREEDY, SAMPLES = "greedy", "samples"
@@ -119,8 +119,7 @@ def pick_samples(
 
 
 def _files(workdir: str | os.PathLike, result: Result) -> dict[str, pathlib.Path]:
-    folder = pathlib.Path(workdir) / "verdicts"
-    paths = {kind: folder / f"{result.benchmark}-{result.mode}-{kind}.parquet" for kind in (GREEDY, SAMPLES)}
+    paths = {kind: table_file(workdir, result.benchmark, result.mode, kind) for kind in (GREEDY, SAMPLES)}
     return {kind: path for kind, path in paths.items() if path.exists()}
 
 

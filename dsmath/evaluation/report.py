@@ -21,7 +21,7 @@ import pyarrow.parquet
 import pydantic
 
 from dsmath.evaluation import figures
-from dsmath.evaluation.verdicts import table_file
+from dsmath.evaluation.results import table_file
 from dsmath.runs.errors import InputError
 from dsmath.runs.formulas import typeset
 from dsmath.runs.metrics import METRICS, read_metrics

@@ -1,6 +1,7 @@
 """The figures of an evaluation as its `result.json` holds them, one record for each benchmark and mode."""
 
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,6 +85,11 @@ class Result(pydantic.BaseModel, extra="ignore"):
 
 class _Whole(pydantic.BaseModel, extra="ignore"):
     results: list[Result] = pydantic.Field(min_length=1)
+
+
+def table_file(folder: str | os.PathLike, benchmark: str, mode: str, kind: str) -> pathlib.Path:
+    """Where a task's verdicts lie, below an evaluation's folder or that of a later grading; kind: greedy or samples."""
+    return pathlib.Path(folder) / "verdicts" / f"{benchmark}-{mode}-{kind}.parquet"
 
 
 def read_results(whole: Mapping[str, Any], path: str | os.PathLike) -> list[Result]:

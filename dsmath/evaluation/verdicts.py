@@ -27,6 +27,7 @@ from dsmath.data.benchmarks.item import Item
 from dsmath.evaluation import metrics, tasks
 from dsmath.evaluation.grading import Runner, grade
 from dsmath.evaluation.protocols import Protocol
+from dsmath.evaluation.results import table_file
 from dsmath.reward.generations import write_table
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
@@ -118,11 +119,6 @@ def _grade(jobs: Sequence[Job], runner: Runner | None, on_file: Callable[[], Non
     for job in jobs:
         _grade_file(job, runner)
         on_file()
-
-
-def table_file(folder: pathlib.Path, benchmark: str, mode: str, kind: str) -> pathlib.Path:
-    """Where a task's verdicts lie, below an evaluation's folder or that of a later grading."""
-    return folder / "verdicts" / f"{benchmark}-{mode}-{kind}.parquet"
 
 
 def read_table(folder: pathlib.Path, figures: Mapping[str, Any], kind: str) -> pyarrow.Table:
