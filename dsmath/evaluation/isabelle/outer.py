@@ -9,7 +9,8 @@ import re
 GAP = "sledgehammer"
 _TOKEN = re.compile(
     r"""(?P<comment>\(\*) | (?P<cartouche>\\<open>|‹) | (?P<string>"(?:[^"\\]|\\.)*") | (?P<quoted>`(?:[^`\\]|\\.)*`)
-    | (?P<verbatim>\{\*) | (?P<word>[A-Za-z](?:[\w'.]|\\<\^su[bp]>)*) | (?P<symbol>\\<\^?[A-Za-z]\w*>) | (?P<other>\S)""",
+    | (?P<verbatim>\{\*) | (?P<word>[A-Za-z](?:[\w'.]|\\<\^su[bp]>)*) | (?P<symbol>\\<\^?[A-Za-z]\w*>)
+    | (?P<other>\S)""",
     re.VERBOSE | re.DOTALL,
 )
 _ENDS = {
@@ -18,25 +19,28 @@ _ENDS = {
     "verbatim": re.compile(r"(?P<open>(?!))|\*\}"),
 }
 # A proof may contain no command that declares, defines, prints, evaluates or cheats, and no way to ML.
-_REFUSED = re.compile(
-    r"""
-    sorry | oops | end | begin | theory | imports | keywords | abbrevs
-    | axiomatization | axioms? | oracle | judgment | consts | definition | abbreviation | lemmas? | theorems? | corollary
-    | proposition | schematic_goal | typedecl | typedef | type_synonym | (?:no_)?(?:type_)?notation | type_alias | alias
-    | (?:no_)?syntax | (?:no_)?translations | nonterminal | default_sort | declare | hide_\w+ | write
-    | named_theorems | method | declaration | fun | function | termination | partial_function | fun_cases
-    | primrec\w* | primcorec\w* | (?:co)?inductive(?:_set|_cases|_simps)? | corec\w* | (?:co)?datatype(?:_compat)?
-    | old_rep_datatype | record | quotient_(?:type|definition) | lift_(?:definition|bnf) | setup_lifting | lifting_\w+
-    | specification | free_constructors | copy_bnf | bnf\w* | functor | recdef\w* | adhoc_overloading | overloading
-    | no_adhoc_overloading | context | locale | experiment | interpretation | global_interpretation | interpret | sublocale
-    | class | subclass | instantiation | instance | bundle | unbundle | include | including | notepad | private | qualified
-    | text | text_raw | txt | chapter | section | subsection | subsubsection | paragraph | subparagraph
-    | setup | \w+_setup | \w+_translation | \w+_files? | \w+_declaration | \w*ML\w* | tactic | raw_tactic | rail
-    | nitpick\w* | quickcheck\w* | refute\w* | try0? | solve_direct | values?(?:_prolog)? | code_\w+ | export_\w+
-    | compile_\w+ | print_\w+ | find_\w+ | thm\w* | prf | full_prf | prop | term | typ | unused_thms | \w+_deps | welcome
-    | help | extract\w* | realiz\w+ | sledgehammer_params | quick_and_dirty | skip_proofs? | smt_oracle
-    """,
-    re.VERBOSE,
+_COMMANDS = """
+    sorry oops end begin theory imports keywords abbrevs axiomatization axiom axioms oracle judgment consts definition
+    abbreviation lemma lemmas theorem theorems corollary proposition schematic_goal typedecl typedef type_synonym
+    notation no_notation type_notation no_type_notation alias type_alias syntax no_syntax translations no_translations
+    nonterminal default_sort declare write named_theorems method declaration fun function termination partial_function
+    fun_cases primrec primrec_new primcorec primcorecursive inductive inductive_set inductive_cases inductive_simps
+    coinductive coinductive_set corec corecursive datatype datatype_compat codatatype old_rep_datatype record
+    quotient_type quotient_definition lift_definition lift_bnf setup_lifting lifting_update lifting_forget specification
+    free_constructors copy_bnf bnf bnf_axiomatization functor recdef adhoc_overloading no_adhoc_overloading overloading
+    context locale experiment interpretation global_interpretation interpret sublocale class subclass instantiation
+    instance bundle unbundle include including notepad private qualified text text_raw txt chapter section subsection
+    subsubsection paragraph subparagraph setup tactic raw_tactic rail nitpick nitpick_params quickcheck
+    quickcheck_params quickcheck_generator refute refute_params try try0 solve_direct value values values_prolog thm
+    prf full_prf prop term typ unused_thms find_theorems find_consts welcome help extract extract_type realizers
+    realizability sledgehammer_params quick_and_dirty skip_proof skip_proofs smt_oracle code_datatype code_deps
+    code_identifier code_lazy_type code_lazy_types code_monad code_pred code_printing code_reflect code_reserved
+    code_thms code_timing
+"""
+_REFUSED = frozenset(_COMMANDS.split())
+_REFUSED_FAMILIES = re.compile(
+    r"\w*ML\w*|\w+_setup|\w+_translation|\w+_files?|\w+_declaration|\w+_deps|thm_\w+"
+    r"|(?:hide|export|compile|print)_\w+"
 )
 _ANTIQUOTATION = re.compile(r"@\{|\\<\^(?!su[bp]>|[be]su[bp]>|bold>)\w+>")  # evaluated, wherever it stands
 
@@ -116,7 +120,7 @@ def find_cheating(proof: str) -> str | None:
       ValueError: the text cannot be read.
     """
     for token in read(proof):
-        if token.kind == "word" and _REFUSED.fullmatch(token.text):
+        if token.kind == "word" and (token.text in _REFUSED or _REFUSED_FAMILIES.fullmatch(token.text)):
             return token.text
         if token.kind == "verbatim" or token.text == r"\<proof>":
             return token.text

@@ -172,7 +172,7 @@ class _Attempt:
 
     def _fill_by_tactics(self, steps: list[str | None]) -> None:
         for tactic in TACTICS:
-            self._fill(steps, {gap: f"by {tactic}" for gap in _find_empty(steps)}, self._limits.tactic)
+            self._fill(steps, dict.fromkeys(_find_empty(steps), f"by {tactic}"), self._limits.tactic)
 
     def _fill_by_sledgehammer(self, steps: list[str | None]) -> None:
         empty, seconds = _find_empty(steps), self._limits.sledgehammer

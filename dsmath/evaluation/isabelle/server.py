@@ -97,14 +97,15 @@ class Server:
     def __init__(self, executable: pathlib.Path, start_seconds: float):
         self._names = itertools.count()
         self._folder = tempfile.TemporaryDirectory(prefix="dsmath-isabelle-")
-        self._complaints = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [executable, "server", "-n", f"dsmath-{uuid.uuid4()}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            start_new_session=True,  # it starts Java and Poly/ML, which are to end with it
-        )
+        self._complaints = pathlib.Path(self._folder.name, "complaints")
+        with self._complaints.open("wb") as complaints:
+            self._process = subprocess.Popen(
+                [executable, "server", "-n", f"dsmath-{uuid.uuid4()}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,  # it starts Java and Poly/ML, which are to end with it
+            )
         try:
             self._client = self._connect(start_seconds)
             session = {"session": _SESSION, "include_sessions": list(_FURTHER)}
@@ -121,8 +122,7 @@ class Server:
         line = self._process.stdout.readline().decode(errors="replace") if ready else ""
         found = _INFO.search(line)
         if not found:
-            self._complaints.seek(0)
-            said = (line + self._complaints.read().decode(errors="replace")).strip()[-300:]
+            said = (line + self._complaints.read_text(encoding="utf-8", errors="replace")).strip()[-300:]
             raise ServerError(f"it does not tell its address, but: {said!r}")
         return _import_client().IsabelleClient(found["host"], int(found["port"]), found["password"])
 
@@ -184,7 +184,6 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
-        self._complaints.close()
         self._folder.cleanup()
 
 
