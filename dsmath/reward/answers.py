@@ -12,7 +12,9 @@ from dsmath.reward import symbolic
 from dsmath.reward.agreement import agree
 from dsmath.reward.expressions import MAX_LENGTH
 from dsmath.reward.notation import clean
-from dsmath.reward.values import Words, read, words
+from dsmath.reward.reading import read
+from dsmath.reward.values import Clock, Words
+from dsmath.reward.wording import words
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _END = r"(?=\s*(?:[.!](?:\s|$)|。|！|\n|$|,?\s*(?:because|since|so|as|which)\s|[，,;；]?\s*(?:因为|所以|因此|故|其中)))"
@@ -31,6 +33,7 @@ _TAIL = 4_000  # characters at the end in which a phrase is looked for
 _LONG_DECIMAL = re.compile(r"\d*\.\d{6,}")
 _NOISE_DIGITS = 12  # significant digits from which a decimal is taken for a program's rounding
 _SPACE = re.compile(r"(?<!\w)\s|\s(?!\w)")  # that parts no two words or numbers
+_THOUSANDS = re.compile(r"\W*\d{1,3}(?:(?:,|,\\!|\{,\})\d{3})+\W*")
 _INTEGER = re.compile(r"-?\d{1,300}")
 
 
@@ -96,6 +99,11 @@ def _is_equivalent(prediction: str, gold: str) -> bool:
             text = words(clean(prediction))
             if re.search(r"[^\W\d_]", text) and text == words(clean(gold)):
                 return True
+        clocks = [[value for value in side if isinstance(value, Clock)] for side in (predicted, expected)]
+        if all(clocks):  # 10:30 is not 5:15
+            predicted, expected = clocks
+        if _THOUSANDS.fullmatch(prediction) and _THOUSANDS.fullmatch(gold):  # lists of groups would be equal as sets
+            predicted, expected = predicted[:1], expected[:1]
         rounded = _is_long_decimal(prediction) or _is_long_decimal(gold)
         if any(agree(left, right, rounded) for left in predicted for right in expected):
             return True
