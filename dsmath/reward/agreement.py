@@ -36,7 +36,7 @@ def agree(left: Value, right: Value, rounded: bool = False) -> bool:
                 return same(first.value, second.value) and _names_agree(first.name, second.name)
             return same(first.value, second)
         if isinstance(first, Relation) and not isinstance(second, Relation):
-            value = _value_of_equation(first)
+            value = value_of_equation(first)
             if value is not None:
                 return same(value, second)
     if isinstance(left, Expression) and isinstance(right, Expression):
@@ -68,7 +68,7 @@ def _names_agree(left: str, right: str) -> bool:
     return left.replace(" ", "") == right.replace(" ", "") or "text" in left + right
 
 
-def _value_of_equation(relation: Relation) -> Value | None:
+def value_of_equation(relation: Relation) -> Value | None:
     """b of "x = b", "f(x) = b", "5 = x" and "2+3 = b"; None for other relations."""
     if set(relation.operators) != {"="}:
         return None

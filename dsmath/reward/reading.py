@@ -55,6 +55,8 @@ _QUANTITY = re.compile(
     r"|[A-Za-z]\s*\(\s*-?\d+(?:\.\d+)?\s*\)|[A-Za-z]+_\{[^{}]*\}|[A-Za-z]\s*\([A-Z]{1,2}\)"
 )
 _ACRONYM = re.compile(r"\s*[A-Z]{2,}\s*")
+_NAMES_OF_FUNCTIONS = "|".join(sorted(FUNCTIONS - {"lg"}, key=len, reverse=True))
+_FUNCTIONS_OF_SYMBOLS = re.compile(rf"(?:lg[a-z]?)?(?:[a-z]?(?:{_NAMES_OF_FUNCTIONS})[a-z]?)*(?:pi|inf)?")
 _SYMBOL_TUPLE = re.compile(r"\(\s*[A-Za-z](?:_\{?\w\}?)?(?:\s*,\s*[A-Za-z](?:_\{?\w\}?)?)+\s*\)")
 
 
@@ -195,7 +197,7 @@ def _read_relation(text: str, nesting: int) -> Value | None:
             return _both_signs(text, nesting)
         if _SYMBOL_TUPLE.fullmatch(left):
             return _read(parts[-1], nesting + 1)
-        if _QUANTITY.fullmatch(left):
+        if _QUANTITY.fullmatch(left) and not _NAME.fullmatch(left):
             return Assignment(left, _read(parts[-1], nesting + 1))
         if _NAME.fullmatch(left) and not _ACRONYM.fullmatch(parts[-1]):
             value = _read_named(left, parts[-1], nesting)
@@ -263,7 +265,7 @@ def _read_expression(text: str) -> Expression:
       UnreadableError: words, or not in the grammar.
     """
     stripped, unit = split_unit(text.strip())
-    if "\\text" in stripped or re.search(r"(?<![\\A-Za-z])[A-Za-z]{4,}", _without_functions(stripped)):
+    if "\\text" in stripped or _holds_words(stripped):
         raise UnreadableError("words")
     bare = None if unit else split_compound(stripped)
     try:
@@ -285,7 +287,7 @@ def _read_expression(text: str) -> Expression:
     return Expression(tree, alternatives, unit)
 
 
-def _without_functions(text: str) -> str:
-    return re.sub(
-        r"\\[A-Za-z]+|" + "|".join(sorted(FUNCTIONS, key=len, reverse=True)) + r"|infinity|_\{[^{}]*\}", " ", text
-    )
+def _holds_words(text: str) -> bool:
+    """Whether four letters or more stand together that are no functions of a symbol, such as sinx and xlnx."""
+    runs = re.findall(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+|infinity|_\{[^{}]*\}", " ", text))
+    return not all(_FUNCTIONS_OF_SYMBOLS.fullmatch(run) for run in runs)
