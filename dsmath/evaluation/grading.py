@@ -4,24 +4,30 @@ No answer, a wrong one, a program that ran out of time and one that failed are k
 """
 
 import dataclasses
-import math
 import re
 
 from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.data.benchmarks.hendrycks_math import find_boxes
 from dsmath.data.benchmarks.item import Item
 from dsmath.evaluation import targets
+from dsmath.evaluation.isabelle import Prover
 from dsmath.evaluation.prompts import cut, modes_of, stops
-from dsmath.reward import numerics
-from dsmath.reward.answers import extract_answer, is_equivalent
-from dsmath.reward.values import Expression, read
+from dsmath.reward import graders
+from dsmath.reward.answers import extract_answer
 from dsmath.runs.errors import InputError
 from dsmath.sandbox.checks import Outcome, check
 from dsmath.sandbox.pool import Pool
 from dsmath.sandbox.session import Result
 
 REASONS = ("right", "wrong", "no_answer", "timeout", "error")
-_OCW_TOLERANCE = 0.01  # relative. Source: Lewkowycz et al. 2022 (Minerva); the released evaluation names it too
+# Where the released evaluation has conventions of its own. Source: its configs.
+_RELEASED = {
+    "few_shot": ("gsm8k", "math", "ocw", "sat", "mmlu_stem", "cmath", "gaokao_mathcloze", "gaokao_mathqa"),
+    "few_shot_pot": ("gsm8k", "math"),
+    "chat": ("gsm8k", "math", "mgsm_zh", "cmath"),
+    "chat_tool": ("gsm8k", "math", "mgsm_zh", "cmath"),
+}
+_LONGEST_VALUE = 30  # lines of a value that a program prints
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _TOOL_BLOCK = re.compile(r"```(?:python|output)[^\n]*\n.*?(?:```|\Z)", re.DOTALL)
 _OUTPUT = re.compile(r"```output[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -38,8 +44,8 @@ class Verdict:
     Attributes:
       answer: what it answers: the extracted text, the letters of a choice, the program of a code task; None if nothing.
       correct: whether that is right.
-      reason: one of `REASONS`; "timeout" and "error" are a program's.
-      detail: what a program's run or its tests said; else empty.
+      reason: one of `REASONS`; "timeout" is a program's, a proof's or a comparison's, "error" a program's or a proof's.
+      detail: what a program's run, its tests or Isabelle said; else empty.
     """
 
     answer: str | None
@@ -50,17 +56,19 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-    """Runs what a model wrote, in the jail.
+    """Runs what a model wrote, in the jail, and has its proofs checked.
 
     Attributes:
-      pool: of the jail.
+      pool: of the jail; None where no program is run.
       seconds: of a program, or of a program with all its tests.
       memory: bytes beyond Python, NumPy and SymPy.
+      prover: of proofs; None where none is checked.
     """
 
-    pool: Pool
+    pool: Pool | None
     seconds: float
     memory: int
+    prover: Prover | None = None
 
     def run(self, program: str) -> Result:
         """Runs a program whose output counts."""
@@ -79,30 +87,36 @@ def grade(item: Item, mode: str, completion: str, grader: str = "strict", run: R
       item: the problem, with its gold answer or its tests.
       mode: as the prompt was made.
       completion: what the model wrote, to its end or further; it is cut at the prompt's stops.
-      grader: "strict", by which mathematics decides.
-      run: what runs programs; needed for "few_shot_pot" and for code, not used elsewhere.
+      grader: "strict", by which mathematics decides, or "paper": the released evaluation's conventions, where it has
+        any for this benchmark in this mode.
+      run: what runs programs and checks proofs; needed for "few_shot_pot", for code and for proofs, not used elsewhere.
     Raises:
-      InputError: the benchmark has no such mode, or there is nothing to run its programs with.
+      InputError: the benchmark has no such mode, there is no such grader, or nothing to run its programs with.
     """
     if mode not in modes_of(item.benchmark):
         raise InputError(f"{item.benchmark} has no mode {mode!r}; its modes are {', '.join(modes_of(item.benchmark))}")
+    if grader not in graders.GRADERS:
+        raise InputError(f"there is no grader {grader!r}, but {', '.join(graders.GRADERS)}")
     completion = cut(completion, stops(item, mode))
+    grader = grader if item.benchmark in _RELEASED.get(mode, ()) else "strict"
     kind = BENCHMARKS[item.benchmark].kind if item.benchmark in BENCHMARKS else "answer"
+    if kind == "proof":
+        return _grade_proof(item, completion, run)
     if mode == "few_shot_pot" or kind == "code":
         if run is None:
             raise InputError(f"{item.benchmark} in the mode {mode} is graded by running programs; give it a runner")
-        return (
-            _grade_code(item, mode, completion, run)
-            if kind == "code"
-            else _grade_program(item, completion, grader, run)
-        )
-    if item.choices:
-        return _grade_choice(item, _find_answer(item, mode, completion), grader)
+        if kind == "code":
+            return _grade_code(item, mode, completion, run)
+        return _grade_program(item, completion, grader, run)
+    if grader == "paper":
+        return _grade_as_released(item, mode, completion)
     answer = _find_answer(item, mode, completion)
+    if item.choices:
+        return _grade_choice(item, answer)
     if kind == "target":
         answer = targets.find_brackets(completion, item.answer) or answer
         return _judge(answer, answer is not None and targets.agree(answer, item.answer))
-    return _judge(answer, any(_agree(item, text, grader) for text in _readings(item, completion, answer)))
+    return _grade_answer(item, _readings(item, completion, answer))
 
 
 def _judge(answer: str | None, correct: bool) -> Verdict:
@@ -138,27 +152,29 @@ def _readings(item: Item, completion: str, answer: str | None) -> list[str]:
     return [text for text in (answer, *joined) if text]
 
 
-def _agree(item: Item, answer: str, grader: str) -> bool:
-    if is_equivalent(answer, item.answer):
-        return True
-    return item.benchmark == "ocw" and _are_close(answer, item.answer)
+def _grade_answer(item: Item, answers: list[str], grader: str = "strict") -> Verdict:
+    """The first of the readings that is right, else what becomes of the first one."""
+    grades = [graders.grade_answer(answer, item.answer, item.benchmark, grader=grader) for answer in answers]
+    if not grades:
+        return _judge(None, False)
+    found = next((grade for grade in grades if grade.outcome == "right"), grades[0])
+    return Verdict(found.answer, found.outcome == "right", found.outcome)
 
 
-def _are_close(answer: str, gold: str) -> bool:
-    """Whether two numbers differ by no more than the tolerance of OCW's numeric answers."""
-    left, right = _number(answer), _number(gold)
-    return left is not None and right is not None and math.isclose(left, right, rel_tol=_OCW_TOLERANCE)
+def _grade_as_released(item: Item, mode: str, completion: str) -> Verdict:
+    found = graders.grade(
+        completion,
+        item.answer,
+        item.benchmark,
+        grader="paper",
+        few_shot=mode == "few_shot",
+        question=item.question,
+        gold_solution=item.solution,
+    )
+    return Verdict(found.answer, found.outcome == "right", found.outcome)
 
 
-def _number(answer: str) -> float | None:
-    for value in read(answer):
-        number = numerics.approximate(value.tree) if isinstance(value, Expression) else None
-        if number is not None:
-            return float(number)
-    return None
-
-
-def _grade_choice(item: Item, answer: str | None, grader: str) -> Verdict:
+def _grade_choice(item: Item, answer: str | None) -> Verdict:
     """A choice by its letters; by an option's text where that is the only one it equals."""
     if answer is None:
         return _judge(None, False)
@@ -179,7 +195,7 @@ def _grade_program(item: Item, completion: str, grader: str, run: Runner) -> Ver
     if result.kind != "done":
         return Verdict(None, False, "timeout" if result.kind == "timeout" else "error", result.error or result.kind)
     answer = _last_line(result.stdout)
-    return _judge(answer, answer is not None and _agree(item, answer, grader))
+    return _grade_answer(item, [answer] if answer else [], grader)
 
 
 def _grade_code(item: Item, mode: str, completion: str, run: Runner) -> Verdict:
@@ -192,6 +208,14 @@ def _grade_code(item: Item, mode: str, completion: str, run: Runner) -> Verdict:
     outcome = run.check(program, item.extra["tests"], entry_point, setup)
     reason = {"passed": "right", "failed": "wrong"}.get(outcome.reason, outcome.reason)
     return Verdict(program, outcome.passed, reason, outcome.detail)
+
+
+def _grade_proof(item: Item, completion: str, run: Runner | None) -> Verdict:
+    """A proof by Isabelle."""
+    if run is None or run.prover is None:
+        raise InputError(f"{item.benchmark} is graded by Isabelle; give the runner a prover")
+    found = run.prover.check(item.extra["header"], item.extra["formal_statement"], completion)
+    return Verdict(found.answer, found.correct, found.reason, found.detail)
 
 
 def _find_program(item: Item, mode: str, completion: str) -> str | None:
@@ -208,5 +232,10 @@ def _find_program(item: Item, mode: str, completion: str) -> str | None:
 
 
 def _last_line(output: str) -> str | None:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    """The last line that is not empty, with those before it that its brackets open in: an array takes several."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()][-_LONGEST_VALUE:]
+    for start in reversed(range(len(lines))):
+        text = "\n".join(lines[start:])
+        if sum(map(text.count, "([{")) == sum(map(text.count, ")]}")):
+            return text
     return lines[-1] if lines else None

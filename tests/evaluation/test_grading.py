@@ -161,6 +161,12 @@ def test_a_program_answers_by_its_last_line(program, expected, runner):
     assert bool(verdict.detail) == (expected == "error")
 
 
+def test_a_printed_value_may_take_several_lines(runner):
+    item = dataclasses.replace(SUM, answer="\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}")
+    program = "\nprint('We get')\nprint('[[1, 2],\\n [3, 4]]')"
+    assert grade(item, "few_shot_pot", program, run=runner) == Verdict("[[1, 2],\n[3, 4]]", True, "right")
+
+
 def test_a_program_without_end_is_told_from_a_wrong_one(runner):
     assert reason(SUM, "few_shot_pot", "\nwhile True: pass", dataclasses.replace(runner, seconds=0.5)) == "timeout"
 
@@ -198,8 +204,40 @@ def test_mbpp_is_tested_by_its_assertions(runner):
     assert reason(TASK, "chat", " ```python\ndef more(x): return x + 1\n```", runner) == "right"
 
 
+@pytest.mark.parametrize(
+    ("item", "mode", "completion", "strict", "paper"),
+    [
+        (SUM, "few_shot", " It is 5", "no_answer", "right"),  # the last number
+        (SUM, "chat", " \\boxed{5}", "right", "right"),
+        (EXAM, "few_shot", "\n答案是 AC", "right", "wrong"),  # several letters never score
+        (
+            dataclasses.replace(OCW, answer="-10"),
+            "few_shot",
+            "\nThe final answer is -10. I hope it is correct.",
+            "right",
+            "wrong",
+        ),
+        (dataclasses.replace(SUM, benchmark="cmath", answer="1/2"), "few_shot", "所以答案是：1/2。", "right", "wrong"),
+        (TRUTH, "chat", "\\boxed{No}", "right", "right"),  # no convention: as strict
+        (CHOICE, "chat", "\\boxed{B}", "right", "right"),
+    ],
+)
+def test_the_papers_grader_has_the_conventions_of_the_released_evaluation(item, mode, completion, strict, paper):
+    assert grade(item, mode, completion, grader="strict").reason == strict
+    assert grade(item, mode, completion, grader="paper").reason == paper
+
+
+def test_the_papers_grader_compares_what_a_program_printed(runner):
+    for grader, expected in (("strict", "wrong"), ("paper", "right")):
+        assert grade(SUM, "few_shot_pot", "\nprint(5.0004)", grader=grader, run=runner).reason == expected
+
+
 def test_what_cannot_be_graded_is_refused():
     with pytest.raises(InputError, match="humaneval in the mode few_shot is graded by running programs"):
         grade(FUNCTION, "few_shot", "    return x")
     with pytest.raises(InputError, match="gsm8k has no mode 'choice'"):
         grade(SUM, "choice", "5")
+    with pytest.raises(InputError, match="no grader 'kind', but strict, paper"):
+        grade(SUM, "chat", "5", grader="kind")
+    with pytest.raises(InputError, match="minif2f is graded by Isabelle"):
+        grade(Item("minif2f", "1", "Show it.", ""), "few_shot", "by simp")

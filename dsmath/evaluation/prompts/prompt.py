@@ -4,6 +4,7 @@ import dataclasses
 
 from dsmath.data.benchmarks.item import Item
 from dsmath.data.solutions import chat_prompt
+from dsmath.evaluation.isabelle import prompts as isabelle
 from dsmath.evaluation.prompts import layouts, shots
 from dsmath.runs.errors import InputError
 
@@ -20,6 +21,7 @@ _MODES_OF = {
     "cmath": _ANSWER,
     "gaokao_mathcloze": _ANSWER,
     "gaokao_mathqa": _CHOICE,
+    "minif2f": ("few_shot",),
     "mmlu": ("few_shot", "chat", "choice"),
     "bbh": ("few_shot", "chat"),
     "humaneval": ("few_shot", "chat"),
@@ -79,6 +81,9 @@ def make_prompt(item: Item, mode: str) -> Prompt:
         raise InputError(f"{item.benchmark} has no mode {mode!r}; its modes are {', '.join(modes_of(item.benchmark))}")
     if mode in ("chat", "chat_tool"):
         return Prompt(_chat(item, mode), tool=mode == "chat_tool")
+    if item.benchmark == "minif2f":
+        text = isabelle.make_prompt(item)
+        return Prompt(text, stop=isabelle.STOP, shots=text.count(isabelle.STOP[0]))
     layout = layouts.find_layout(item, mode)
     examples = [layout.ask(shot) + layout.solve(shot, _worked(shot, mode)) for shot in _find_shots(item)]
     parts = [part for part in (layout.head(item), *examples, layout.ask(item)) if part]
@@ -93,6 +98,8 @@ def make_prompt(item: Item, mode: str) -> Prompt:
 
 def stops(item: Item, mode: str) -> tuple[str, ...]:
     """Where a completion of a problem ends; see `Prompt.stop`."""
+    if item.benchmark == "minif2f":
+        return isabelle.STOP
     return () if mode in ("chat", "chat_tool") else layouts.find_layout(item, mode).stop
 
 
