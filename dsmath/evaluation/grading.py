@@ -32,9 +32,7 @@ _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.
 _TOOL_BLOCK = re.compile(r"```(?:python|output)[^\n]*\n.*?(?:```|\Z)", re.DOTALL)
 _OUTPUT = re.compile(r"```output[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _MINERVA = re.compile(r"final answer is\s*((?:(?!answer is).){1,500}?)\. I hope it is correct", re.DOTALL)
-_CLOSING = re.compile(
-    r".*(?:answer is|答案是)(.*)", re.DOTALL | re.IGNORECASE
-)  # the last sentence of the other layouts
+_CLOSING = re.compile(r".*(?:answer is|答案是)(.*)", re.DOTALL | re.IGNORECASE)  # of all other layouts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ import re
 
 from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.data.benchmarks.item import Item
-from dsmath.evaluation.prompts import layouts, make_prompt
+from dsmath.evaluation.prompts import layouts, modes_of
+from dsmath.runs.errors import InputError
 
 
 def solve(item: Item, mode: str) -> str:
@@ -14,14 +15,17 @@ def solve(item: Item, mode: str) -> str:
     by a program that prints the answer, or by a tool's output and a box. A grader that does not find it right is wrong.
 
     Raises:
-      InputError: the benchmark has no such mode.
+      InputError: the benchmark has no such mode, or is one of proofs, of which upstream has none.
     """
-    make_prompt(item, mode)  # refuses what there is not
+    if mode not in modes_of(item.benchmark):
+        raise InputError(f"{item.benchmark} has no mode {mode!r}; its modes are {', '.join(modes_of(item.benchmark))}")
     kind = BENCHMARKS[item.benchmark].kind if item.benchmark in BENCHMARKS else "answer"
+    if kind == "proof":
+        raise InputError(f"{item.benchmark} has no formal proofs; there is no oracle of it")
     if kind == "code" and mode == "chat":
         return f" Here it is:\n```python\n{_whole_function(item)}\n```"
     if mode == "chat":
-        return f" {item.solution}\n{_close(item)}".replace(" \n", " ")
+        return f" {item.solution}\n{_close(item)}" if item.solution else f" {_close(item)}"
     if mode == "chat_tool":
         program = f"print({item.answer!r})"
         return f" We compute it.\n```python\n{program}\n```\n```output\n{item.answer}\n```\n{_close(item)}"

@@ -13,6 +13,7 @@ from dsmath.data.benchmarks.item import Item
 from dsmath.evaluation.grading import Runner, Verdict, grade
 from dsmath.evaluation.oracle import solve
 from dsmath.evaluation.prompts import make_prompt, modes_of
+from dsmath.runs.errors import InputError
 from dsmath.sandbox import Pool
 
 REAL = [name for name in BENCHMARKS if name not in ("minif2f", "mmlu")]  # MMLU's files are not among the shared data
@@ -100,6 +101,13 @@ def test_solutions_as_they_stand_upstream_are_right(shared_data):
         items = [item for item in read(name, shared_data / "benchmarks") if "boxed" in item.solution]
         wrong = [item.id for item in items if not grade(item, "chat", item.solution).correct]
         assert len(items) > 100 and not wrong, f"{name}: {len(wrong)} of {len(items)}"
+
+
+def test_there_is_no_oracle_of_what_upstream_does_not_solve():
+    with pytest.raises(InputError, match="minif2f has no formal proofs"):
+        solve(Item("minif2f", "1", "Show it.", ""), "few_shot")
+    with pytest.raises(InputError, match="gsm8k has no mode 'choice'"):
+        solve(OWN[0], "choice")
 
 
 def shuffle(items: list[Item]) -> list[Item]:
