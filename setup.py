@@ -58,10 +58,12 @@ _EXTRAS = {
     "ray": ["ray"],
     "gcs": ["gcsfs", "google-cloud-storage"],  # parents in gs://
     "s3": ["s3fs"],  # parents in s3://
+    "isabelle": ["isabelle-client>=1.1"],  # miniF2F; Isabelle itself is no Python package
     "dev": [
         "httpx",
         "hypothesis",
         "ipykernel",
+        "isabelle-client>=1.1",
         "nbclient",
         "nbformat",
         "playwright",
@@ -83,7 +85,9 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=setuptools.find_namespace_packages(include=["dsmath*", "experiments*", "configs*"]),
     package_data={
-        "dsmath.evaluation": ["*.jinja"],
+        "dsmath.evaluation": ["*.jinja", "*.css", "*.js"],
+        "dsmath.evaluation.isabelle": ["*.toml"],
+        "dsmath.evaluation.prompts": ["examples/*.toml", "examples/bbh/*.toml"],
         "dsmath.rl": ["*.jinja", "*.css", "*.js"],
         "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"],
     },

@@ -9,7 +9,7 @@ A line of the file is a JSON object: a `prompt`, read as it is, or a `question`,
 
 import ml_collections
 
-from configs.rl import rollout
+from configs.rl import rollout, tool
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
@@ -40,5 +40,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.stop = ()  # strings that end a completion, besides the end-of-sequence token
     c.shard_size = 64 if nano else 256  # prompts of a file of completions; a killed run loses those that are not full
     c.rollout = rollout(preset)  # how much the engine holds at once
+    c.tool = tool()
+    c.tool.enabled = False  # True: blocks of Python are run; prompts of kind tir ask for them
     c.seed = 0  # of all that is drawn at random
     return c

@@ -84,6 +84,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
     c.rollout = rollout(size)  # how much the engine holds at once
+    c.tool = tool()
+    c.tool.enabled = False  # True: prompts ask for programs, and the samples' blocks of Python are run
 
     # GRPO and PPO
     c.updates_per_rollout = 1  # mu, §4.2; with 1 the ratio is 1 and nothing is clipped
@@ -176,5 +178,20 @@ def rollout(preset: str) -> ml_collections.ConfigDict:
             "cache_dtype": "float32" if nano else "bfloat16",  # or int8
             "block_steps": 8 if nano else 32,  # decode steps between two looks of the host
             "prefill_tokens": 1024 if nano else 16384,  # of the prompts that are run together
+        }
+    )
+
+
+def tool() -> ml_collections.ConfigDict:
+    """Python as a tool of the samples."""
+    return ml_collections.ConfigDict(
+        {
+            "workers": 2,  # blocks that run at once; ours
+            "isolation": "bubblewrap",  # or none, where the code is trusted
+            "seconds": 10.0,  # of a block; the released evaluation
+            "memory_gib": 0.5,  # of a sample, beyond Python, NumPy and SymPy; ours
+            "ends": 50,  # characters of a long output's beginning and end that are shown; the released evaluation
+            "max_calls": 2,  # blocks of a sample; ours
+            "max_output_tokens": 128,  # of a block's output; ours
         }
     )

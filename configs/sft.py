@@ -19,8 +19,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/sft.py: preset {preset!r} is none of nano, 7b")
     c = ml_collections.ConfigDict()
     c.init_from = "runs/pretrain"  # workdir of the parent
-    c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
+    c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 12000 if preset == "nano" else 0  # 0: all that real files hold
+    c.kinds = ("cot",)  # of solutions, each question with each; embedded_large has pot and tir (tool use) too
 
     # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})

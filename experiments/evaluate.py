@@ -1,12 +1,18 @@
-"""Evaluates a checkpoint on held-out problems: greedy accuracy, pass@k, maj@k.
+"""Evaluates a checkpoint on benchmarks: greedy accuracy, pass@k, maj@k, beside the paper's figures.
 
 python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
+python -m experiments.evaluate --config=configs/evaluate.py:7b --workdir=runs/tables --config.init_from=hf:DIR \
+    --config.folder=benchmarks --config.published='DeepSeekMath-RL 7B'
 
-With --config.reward_model=DIR also what the reward model makes of the samples: best_of and weighted_maj.
+The workdir keeps the problems (items/), what the model wrote (generations/, never overwritten) and the verdicts on it
+(verdicts/); `experiments.rescore` grades anew without the model. With --config.reward_model=DIR also what the reward
+model makes of the samples: best_of and weighted_maj.
 """
 
-import dataclasses
-from collections.abc import Sequence
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,115 +21,241 @@ import pyarrow.parquet
 from absl import logging
 from jax.sharding import Mesh
 
-from dsmath.data import chat, problems
 from dsmath.data.tokenizer import Tokenizer
-from dsmath.evaluation import scores, selection
+from dsmath.evaluation import completions, page, protocols, published, scores, selection, tasks, verdicts
+from dsmath.evaluation.completions import CHOICE, GREEDY, SAMPLES
+from dsmath.evaluation.protocols import PROTOCOL
+from dsmath.evaluation.results import table_file
+from dsmath.evaluation.table import draw_table
+from dsmath.evaluation.tasks import Task
+from dsmath.huggingface import convert
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import Transformer
 from dsmath.reward import generations, groups, models, training
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
-from dsmath.rollout.requests import Request
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
+from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
-from dsmath.runs.workdir import require_finished, write_lineage
+from dsmath.runs.workdir import CONFIG, LINEAGE, read_json, require_finished, write_json, write_lineage
+from dsmath.sandbox import Pool
+from dsmath.sandbox.tool import PythonTool
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.state import abstract_params
 
+_HUGGING_FACE = "hf:"
+
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
-    """One greedy solution and `num_samples` sampled ones for every problem, graded.
+    """One greedy solution of every problem, or its likeliest option, and `num_samples` sampled ones, graded.
 
     Source: DeepSeekMath §5.2.2, Figure 7 (maj@k and pass@k).
     """
-    check_positive(config, "num_samples", "batch_size")
-    selection.check(config.aggregate)
-    require_finished(config.init_from, "config.init_from")
-    if config.reward_model:
-        require_finished(config.reward_model, "config.reward_model")
+    check(config)
+    protocol = protocols.read_protocol(config)
     use_cpu_devices(config.num_cpu_devices)
     mesh = make_mesh(config.mesh)
 
-    model = Transformer(read_model(config.init_from, step=config.step))
-
-    # Problems
-    tokenizer = Tokenizer.load(config.init_from, "config.init_from")
-    records = problems.load(config.problems, "test", count=config.num_problems, seed=config.seed)
-    prompts = [chat.encode_prompt(record, tokenizer) for record in records]
-    parents = {"init_from": config.init_from}
+    # What is asked
+    sources = tasks.read_sources(config)
+    checkpoint = bring_in(config.init_from, workdir)
+    tokenizer = Tokenizer.load(checkpoint, "config.init_from")
+    asked = tasks.make_tasks(sources, config.modes, tokenizer, config.length or find_length(checkpoint))
+    model = Transformer(read_model(checkpoint, step=config.step))
+    parents = {"init_from": checkpoint}
     if config.reward_model:
         parents["reward_model"] = config.reward_model
         models.check_tokenizer(config.reward_model, tokenizer, "config.reward_model")
-    data = problems.files(config.problems, "test")
-    write_lineage(workdir, parents=parents, data=data, steps={"init_from": config.step})
 
-    # Model
-    params = read_params(config.init_from, abstract_params(model, mesh), step=config.step)
+    with open_sandbox(config, asked) as pool:
+        data = [file for source in sources for file in source.files]
+        write_lineage(workdir, parents=parents, data=data, steps={"init_from": config.step})
+        write_json(workdir / PROTOCOL, protocol.record())
+        for source in sources:
+            tasks.write_items(workdir, source)
+
+        # What is answered
+        params = read_params(checkpoint, abstract_params(model, mesh), step=config.step)
+        answer(config, workdir, asked, model, mesh, params, tokenizer, pool)
+        del params  # room for the reward model
+
+        # How that is judged
+        tables = {}
+        for task in asked:
+            name = (task.source.benchmark, task.mode)
+            runner = verdicts.make_runner(protocol, name[0], pool) if verdicts.needs_programs(*name) else None
+            for kind in (GREEDY, SAMPLES) if is_sampled(task, config) else (GREEDY,):
+                target = table_file(workdir, *name, kind)
+                tables[task.name, kind] = verdicts.judge(
+                    workdir, *name, kind, config.grader, runner=runner, target=target
+                )
+
+    # Figures
+    results = []
+    reward_model = models.read(config.reward_model, mesh, tokenizer) if config.reward_model else None
+    for task in asked:
+        samples = tables.get((task.name, SAMPLES))
+        figures = task.describe() | {"grader": config.grader} | scores.summarize(tables[task.name, GREEDY], samples)
+        if reward_model and samples is not None:
+            samples = score(config, workdir, task, samples, reward_model, mesh, tokenizer)
+            ks = list(map(int, figures["pass_at"]))
+            figures |= selection.summarize(samples, config.num_samples, ks, reward_model.loss)
+        results.append(scores.add_published(figures, config.published))
+    warn_of_cut(results, config.max_new_tokens)
+    print(draw_table(results))
+    result = scores.to_result(results) | {"protocol": config.protocol, "grader": config.grader}
+    print(f"report: {page.write(workdir, result)}")
+    return result
+
+
+def check(config: Any) -> None:
+    """Refuses a config that no evaluation can have, before any work."""
+    check_positive(config, "num_samples", "batch_size")
+    selection.check(config.aggregate)
+    if config.grader not in verdicts.GRADERS:
+        raise InputError(f"config.grader: {config.grader!r} is none of {', '.join(verdicts.GRADERS)}")
+    if not config.init_from.startswith(_HUGGING_FACE):
+        require_finished(config.init_from, "config.init_from")
+    if config.reward_model:
+        require_finished(config.reward_model, "config.reward_model")
+    if config.published and config.published not in published.MODELS:
+        raise InputError(f"config.published: {config.published!r} is none of {', '.join(published.MODELS)}")
+
+
+def bring_in(init_from: str, workdir: pathlib.Path) -> str | os.PathLike:
+    """The workdir of the checkpoint; one of Hugging Face is converted first, into a folder of this run."""
+    if not init_from.startswith(_HUGGING_FACE):
+        return init_from
+    source = pathlib.Path(init_from.removeprefix(_HUGGING_FACE))
+    found = convert.open_checkpoint(source, convert.KEEP, {"remat": "none", "attention": "xla"})
+    folder = workdir / "checkpoint"
+    write_lineage(folder, parents={"from": source}, data=found.sources())
+    found.tokenizer.save(folder)
+    convert.to_orbax(found, folder)
+    write_json(folder / CONFIG, {"stage": "convert", "from": str(source), "length": found.length})
+    return folder
+
+
+def find_length(checkpoint: str | os.PathLike) -> int:
+    """The context with which a checkpoint or the nearest of its parents was trained; 0 where none tells it."""
+    folder = pathlib.Path(checkpoint)
+    while True:
+        length = read_json(folder / CONFIG).get("length") if (folder / CONFIG).exists() else 0
+        parents = read_json(folder / LINEAGE)["parents"] if (folder / LINEAGE).exists() else {}
+        if length or "init_from" not in parents:
+            return length or 0
+        folder = pathlib.Path(parents["init_from"]["workdir"])
+
+
+@contextlib.contextmanager
+def open_sandbox(config: Any, asked: Sequence[Task]) -> Iterator[Pool | None]:
+    """The jail for what models write; None where the tasks need none.
+
+    Raises:
+      InputError: this machine cannot isolate; it says what to install.
+    """
+    if not any(
+        verdicts.needs_programs(task.source.benchmark, task.mode) or any(prompt.tool for prompt in task.prompts)
+        for task in asked
+    ):
+        yield None
+        return
+    pool = Pool(config.tool.workers, config.tool.isolation)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def answer(
+    config: Any,
+    workdir: pathlib.Path,
+    asked: Sequence[Task],
+    model: Transformer,
+    mesh: Mesh,
+    params: Any,
+    tokenizer: Tokenizer,
+    pool: Pool | None,
+) -> None:
+    """Writes the generations of all tasks: one engine for the greedy pass with the choices, one for the samples."""
+    limits = {name: config.tool[name] for name in ("seconds", "ends", "max_calls", "max_output_tokens")}
+    tool = PythonTool(pool, memory=int(config.tool.memory_gib * 2**30), **limits) if pool else None
     key = jax.random.key(config.seed)
-
-    # Generation
-    tables = {}
-    passes = {"greedy": (0.0, 1), "samples": (config.temperature, config.num_samples)}
-    with Progress(len(passes) * len(records), "evaluate", "problem") as progress:
-        for name, (temperature, group_size) in passes.items():
-            decoding = Decoding(temperature, config.top_p, config.max_new_tokens)
+    passes = {
+        GREEDY: (list(asked), 0.0, 1),
+        SAMPLES: ([task for task in asked if is_sampled(task, config)], config.temperature, config.num_samples),
+    }
+    total = sum(len(task.items) for found, *_ in passes.values() for task in found)
+    with Progress(total, "evaluate", "problem") as progress:
+        for kind, (found, temperature, num_samples) in passes.items():
+            if not found:
+                continue
             limits = fit(
                 model.config,
                 mesh,
                 **config.rollout,
-                group_size=group_size,
-                longest_prompt=max(map(len, prompts)),
+                group_size=num_samples,
+                longest_prompt=max(len(tokens) for task in found for tokens in task.tokens),
                 max_new_tokens=config.max_new_tokens,
             )
             engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
-            files = generations.generate(
+            choices = [task for task in found if task.mode == CHOICE]
+            if choices:
+                engine.load(params, key)
+            for task in choices:
+                size = config.batch_size
+                completions.choose(task, engine, workdir=workdir, chunk_size=size, on_items=progress.advance)
+            completions.complete(
+                [task for task in found if task.mode != CHOICE],
                 engine,
                 params,
-                [
-                    Request(index, prompt, group_size, decoding, (tokenizer.eos_id,))
-                    for index, prompt in enumerate(prompts)
-                ],
-                [dataclasses.asdict(record) | {"gold": record.answer} for record in records],
-                generations.PROBLEM,
+                kind=kind,
+                workdir=workdir,
+                num_samples=num_samples,
+                decoding=Decoding(temperature, config.top_p, config.max_new_tokens),
+                eos_id=tokenizer.eos_id,
+                tool=tool,
                 key=key,
-                folder=workdir / "generations" / name,
-                chunk_size=max(1, config.batch_size // group_size),
+                chunk_size=max(1, config.batch_size // num_samples),
                 on_request=progress.advance,
             )
-            tables[name] = pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))
+            engine.release()
 
-    # Grades and figures
-    graded = {name: scores.grade(table) for name, table in tables.items()}
-    result = scores.summarize(graded["greedy"], graded["samples"])
-    if config.reward_model:
-        del engine, params  # room for the reward model
-        reward_model = models.read(config.reward_model, mesh, tokenizer)
-        graded["samples"] = score(config, graded["samples"], prompts, reward_model, mesh, tokenizer)
-        ks = [int(k) for k in result["maj_at"]]
-        result |= selection.summarize(graded["samples"], config.num_samples, ks, reward_model.loss)
-    for name, table in graded.items():
-        generations.write_table(workdir / f"{name}.parquet", table)
-    if result["truncated"] > 0.5:
-        logging.warning(
-            "%.0f %% of the greedy solutions are cut at config.max_new_tokens=%d",
-            100 * result["truncated"],
-            config.max_new_tokens,
-        )
-    return result
+
+def is_sampled(task: Task, config: Any) -> bool:
+    """Whether pass@k and maj@k are told of a task."""
+    named = tasks.split_names(config.sampled)
+    return task.mode != CHOICE and (not named or task.source.benchmark in named)
+
+
+def warn_of_cut(results: Sequence[Mapping[str, Any]], max_new_tokens: int) -> None:
+    """Says where most of the greedy solutions have no end."""
+    for figures in results:
+        if figures["truncated"] > 0.5:
+            logging.warning(
+                "%s, %s: %.0f %% of the greedy solutions are cut at config.max_new_tokens=%d",
+                *(figures["title"], figures["mode"], 100 * figures["truncated"], max_new_tokens),
+            )
 
 
 def score(
     config: Any,
-    samples: pyarrow.Table,
-    prompts: Sequence[Sequence[int]],
+    workdir: pathlib.Path,
+    task: Task,
+    table: pyarrow.Table,
     reward_model: models.RewardModel,
     mesh: Mesh,
     tokenizer: Tokenizer,
 ) -> pyarrow.Table:
-    """Adds `score` to the samples, and `step_scores` where the reward model scores steps."""
-    found = selection.to_groups(samples, prompts, reward_model.kind, tokenizer.decode)
+    """Adds `score` to the verdicts of samples, in their file too, and `step_scores` where steps are scored."""
+    if "score" in table.column_names:
+        return table
+    files = verdicts.list_files(task.folder(workdir, SAMPLES))
+    columns = ["question_index", "token_ids"]
+    samples = pyarrow.concat_tables(pyarrow.parquet.read_table(file, columns=columns) for file in files)
+    found = selection.to_groups(samples, task.tokens, reward_model.kind, tokenizer.decode)
     compute = training.make_scores(
         reward_model,
         mesh,
@@ -140,9 +272,11 @@ def score(
             progress.advance()
     if reward_model.kind == models.PROCESS:
         steps = pyarrow.array([of_steps.tolist() for of_steps in values], pyarrow.list_(pyarrow.float32()))
-        samples = samples.append_column("step_scores", steps)
+        table = table.append_column("step_scores", steps)
     whole = [selection.aggregate(of_steps, config.aggregate) for of_steps in values]
-    return samples.append_column("score", pyarrow.array(whole, pyarrow.float32()))
+    table = table.append_column("score", pyarrow.array(whole, pyarrow.float32()))
+    generations.write_table(table_file(workdir, task.source.benchmark, task.mode, SAMPLES), table)
+    return table
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ They go to WORKDIR/completions/*.parquet, a row a sample: id, prompt or question
 answer are what `dsmath.evaluation.scores.grade` takes.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -22,11 +23,12 @@ from dsmath.reward import generations
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
-from dsmath.rollout.requests import Request
+from dsmath.rollout.requests import Request, Tool
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
+from dsmath.sandbox.tool import open_tool
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.state import abstract_params
 
@@ -34,6 +36,12 @@ _COLUMNS = pyarrow.schema([("id", pyarrow.string()), ("prompt", pyarrow.string()
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """Completes; with a tool, jails for the programs stand by meanwhile."""
+    with open_tool(config.tool) if config.tool.enabled else contextlib.nullcontext() as tool:
+        return complete(config, workdir, tool)
+
+
+def complete(config: Any, workdir: Any, tool: Tool | None) -> dict[str, Any]:
     """`num_samples` completions of every prompt; a sample depends on the seed, the prompt's line and its own number."""
     check_positive(config, "num_samples", "shard_size")
     require_finished(config.init_from, "config.init_from")
@@ -45,7 +53,15 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
     records = read_prompts(config.input)
     requests = [
-        Request(index, record.encode(tokenizer), config.num_samples, decoding, (tokenizer.eos_id,), tuple(config.stop))
+        Request(
+            index,
+            record.encode(tokenizer),
+            config.num_samples,
+            decoding,
+            (tokenizer.eos_id,),
+            tuple(config.stop),
+            tool,
+        )
         for index, record in enumerate(records)
     ]
     write_lineage(workdir, parents={"init_from": config.init_from}, data=[config.input])
@@ -64,16 +80,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     engine = Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
 
     # Generation
+    files = generations.divide(workdir / "completions", len(requests), config.shard_size)
     with Progress(len(requests), "generate", "prompt") as progress:
-        files = generations.generate(
+        generations.generate(
             engine,
             params,
             requests,
             [dataclasses.asdict(record) | {"gold": record.answer} for record in records],
             _COLUMNS,
             key=jax.random.key(config.seed),
-            folder=workdir / "completions",
-            chunk_size=config.shard_size,
+            files=files,
             on_request=progress.advance,
         )
     table = pyarrow.concat_tables(pyarrow.parquet.read_table(file, columns=["tokens", "truncated"]) for file in files)

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from dsmath.data import documents, packing
-from dsmath.data.problems import EMBEDDED
+from dsmath.data.problems import GENERATED
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.model.transformer import ModelConfig
@@ -29,7 +29,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     mesh = make_mesh(config.mesh)
     supervised.check(config, mesh)
     packing.check_mixture(config.corpora, config.weights, config.on_exhausted)
-    mined = {name: path for name, path in config.corpora.items() if path != EMBEDDED}
+    mined = {name: path for name, path in config.corpora.items() if path not in GENERATED}
     parents = {"tokenizer": config.tokenizer, **mined}
     if config.init_from:
         parents["init_from"] = config.init_from

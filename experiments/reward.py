@@ -157,8 +157,9 @@ def sample(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer)
         )
         return Engine(model, mesh, limits, pad_id=tokenizer.pad_id, codec=tokenizer)
 
+    files = generations.divide(workdir / "samples", len(records), config.shard_size)
     with Progress(len(records), "sample", "problem") as progress:
-        files = generations.generate(
+        generations.generate(
             make_engine(config.num_samples, longest),
             params,
             [
@@ -168,12 +169,11 @@ def sample(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer)
             [dataclasses.asdict(record) | {"gold": record.answer} for record in records],
             generations.PROBLEM,
             key=jax.random.fold_in(key, SAMPLE),
-            folder=workdir / "samples",
-            chunk_size=config.shard_size,
+            files=files,
             on_request=progress.advance,
         )
     if config.kind == models.OUTCOME:
-        files = label_files(files, workdir, grade)
+        labelled = label_files(list(files), workdir, grade)
     else:
         engine = make_engine(config.num_completions, longest + decoding.max_new_tokens)
 
@@ -189,8 +189,8 @@ def sample(config: Any, workdir: pathlib.Path, mesh: Mesh, tokenizer: Tokenizer)
                 key=jax.random.fold_in(key, LABEL),
             )
 
-        files = label_files(files, workdir, label)
-    tables = map(pyarrow.parquet.read_table, files)
+        labelled = label_files(list(files), workdir, label)
+    tables = map(pyarrow.parquet.read_table, labelled)
     return [group for table in tables for group in groups.from_table(table, prompts, config.labels == "soft")]
 
 

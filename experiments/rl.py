@@ -3,6 +3,8 @@
 python -m experiments.rl --config=configs/rl.py:nano --workdir=runs/rl --config.init_from=runs/sft
 """
 
+import contextlib
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -22,23 +24,37 @@ from dsmath.rl.journal import Journal
 from dsmath.rl.judge import Judge
 from dsmath.rl.policy import Policy
 from dsmath.rl.state import RunState
+from dsmath.rollout.requests import Tool
 from dsmath.runs import driver, processes
 from dsmath.runs.errors import InputError, Preempted
 from dsmath.runs.metrics import MetricsWriter, read_metrics
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import require_finished, write_lineage
+from dsmath.sandbox.tool import open_tool
 from dsmath.train.checkpoint import Checkpointer
 from dsmath.train.state import abstract_like
 from dsmath.train.watch import Watch
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
+    """Refuses what makes no sense, and learns; with a tool, jails for the programs stand by meanwhile."""
+    paradigm.check(config)
+    paradigm.check_reward_model(config)
+    if config.tool.enabled and processes.count() > 1:
+        raise InputError(
+            "config.tool.enabled: a block that runs out of time in one process may end in another, so tools are for "
+            "runs of one process; set it to False"
+        )
+    samples = config.tool.enabled and config.source != "sft_data"
+    with open_tool(config.tool) if samples else contextlib.nullcontext() as tool:
+        return learn(config, workdir, tool)
+
+
+def learn(config: Any, workdir: Any, tool: Tool | None) -> dict[str, Any]:
     """Outputs from the source, their rewards, their gradient coefficients, an update; and again.
 
     Source: DeepSeekMath §5.2.1; §4.1.4, Algorithm 1 (GRPO).
     """
-    paradigm.check(config)
-    paradigm.check_reward_model(config)
     named = {"init_from": config.init_from, "reward_model": config.reward_model}
     if config.coefficient == "ppo":
         named["ppo.critic_from"] = config.ppo.critic_from
@@ -52,13 +68,16 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Questions
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
-    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    kinds = ("tir",) if config.tool.enabled and config.source == "sft_data" else ("cot",)
+    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed, kinds=kinds)
+    if config.tool.enabled:  # the prompt asks for programs
+        records = [dataclasses.replace(record, kind="tir") for record in records]
     if config.source == "sft_data":
         records = exploration.keep_fitting(records, tokenizer, config.decoding.max_new_tokens)
     prompts = [chat.encode_prompt(record, tokenizer) for record in records]
 
     # The policy with its parent, who rewards, PPO's critic, and who explores
-    policy = Policy(config, mesh, tokenizer, max(map(len, prompts)))
+    policy = Policy(config, mesh, tokenizer, max(map(len, prompts)), tool)
     judge = Judge(config, mesh, tokenizer)
     critic = Critic(config, mesh, tokenizer) if config.coefficient == "ppo" else None
     explorer = Explorer(config, mesh, policy, judge, records, prompts, tokenizer)

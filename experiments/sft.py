@@ -17,7 +17,8 @@ from dsmath.train.rows import local_rows
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
-    """Tokenizes the solutions once, packs them into rows, and trains on the solutions' tokens.
+    """Tokenizes the solutions once, packs them into rows, and trains on the solutions' tokens, but for what an
+    interpreter said.
 
     Source: DeepSeekMath §3.
     """
@@ -32,7 +33,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
 
     # Data
-    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed, kinds=config.kinds)
     if processes.is_main():
         examples = chat.encode_examples(records, tokenizer, config.length + 1)
         write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))

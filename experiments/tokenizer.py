@@ -20,7 +20,13 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     check_positive(config, "vocab_size", "characters_per_document")
     require_finished(config.corpus, "config.corpus")
     files = find_corpus(config.corpus, "config.corpus")
-    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed)
+    records = problems.load(
+        config.problems,
+        "train",
+        count=config.num_problems,
+        seed=config.seed,
+        kinds=problems.kinds_of(config.problems),
+    )
     write_lineage(workdir, parents={"corpus": config.corpus}, data=files)
 
     documents = [text[: config.characters_per_document] for text in read_texts(files)]

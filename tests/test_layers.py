@@ -25,7 +25,7 @@ ALLOWED = {
     "reward": _TRAIN | _DATA | {"rollout"},
     "rl": _TRAIN | _DATA | {"rollout", "reward"},
     "plan": _TRAIN | {"rollout", "rl"},
-    "evaluation": _TRAIN | _DATA | {"rollout", "reward"},
+    "evaluation": _TRAIN | _DATA | {"rollout", "reward", "sandbox"},
     "serve": _TRAIN | _DATA | {"rollout"},
     "web": _DATA,
     "sandbox": _DATA,

@@ -36,6 +36,8 @@ def sweep(preset: str) -> ml_collections.ConfigDict:
     c.common = c.defaults.copy_and_resolve_references()
     for stage in ("tokenizer", "sft", "reward", "rl", "evaluate"):
         c.common[stage].problems = c.get_ref("problems")
+    c.common.evaluate.benchmarks = ("embedded",)  # those of config.problems
+    c.common.evaluate.modes = ("chat",)
     c.common.reward.init_from = "{base}"  # §4.2
     c.common.reward.sampler = "{sft}"
     c.common.rl.init_from = "{sft}"

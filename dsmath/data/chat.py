@@ -8,6 +8,7 @@ from absl import logging
 from dsmath.data import arrays
 from dsmath.data.solutions import Solution, chat_prompt
 from dsmath.data.tokenizer import Tokenizer
+from dsmath.data.turns import Turn, split_turns
 from dsmath.runs.errors import InputError
 
 
@@ -35,23 +36,35 @@ def encode_chat(turns: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[
     return tokens + tokenizer.encode(f"{text}Assistant:")
 
 
-def encode_solution(record: Solution, tokenizer: Tokenizer) -> list[int]:
-    """The solution and <eos>."""
-    return [*tokenizer.encode(f" {record.solution}"), tokenizer.eos_id]
+def encode_solution(record: Solution, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The solution and <eos>, and for each token whether it is learned: 1, but 0 where an interpreter spoke.
+
+    The turns of a tool-integrated solution are tokenized one by one, as the sampler does, which never tokenizes again
+    what a model wrote or an interpreter answered.
+    """
+    text = f" {record.solution}"
+    tokens, mask = [], []
+    for turn in split_turns(text) if record.kind == "tir" else [Turn(text, False)]:
+        ids = tokenizer.encode(turn.text)
+        tokens += ids
+        mask += [int(not turn.is_output)] * len(ids)
+    return [*tokens, tokenizer.eos_id], [*mask, 1]
 
 
 def encode_examples(records: Sequence[Solution], tokenizer: Tokenizer, max_length: int) -> list[arrays.Example]:
     """Each record as `tokens` and `loss_mask`, int32 [length]; the mask is 1 on the solution and its <eos>.
 
-    Records longer than `max_length` tokens are left out, with a warning: cut they would teach wrong ends.
+    It is 0 on the prompt and on an interpreter's outputs. Records longer than `max_length` tokens are left out, with a
+    warning: cut they would teach wrong ends.
 
     Raises:
       InputError: more than half are longer.
+    Source: DeepSeekMath §3; an output bears no loss, as in ToRA (arXiv 2309.17452).
     """
-    encoded = [(encode_prompt(record, tokenizer), encode_solution(record, tokenizer)) for record in records]
-    fitting = [(prompt, solution) for prompt, solution in encoded if len(prompt) + len(solution) <= max_length]
+    encoded = [(encode_prompt(record, tokenizer), *encode_solution(record, tokenizer)) for record in records]
+    fitting = [example for example in encoded if len(example[0]) + len(example[1]) <= max_length]
     if 2 * len(fitting) < len(encoded):
-        longest = max(len(prompt) + len(solution) for prompt, solution in encoded)
+        longest = max(len(prompt) + len(solution) for prompt, solution, _ in encoded)
         raise InputError(
             f"config.length: {len(encoded) - len(fitting)} of {len(encoded)} solutions are longer than {max_length} "
             f"tokens (the longest has {longest}); raise it"
@@ -66,7 +79,7 @@ def encode_examples(records: Sequence[Solution], tokenizer: Tokenizer, max_lengt
     return [
         {
             "tokens": np.array(prompt + solution, np.int32),
-            "loss_mask": np.array([0] * len(prompt) + [1] * len(solution), np.int32),
+            "loss_mask": np.array([0] * len(prompt) + mask, np.int32),
         }
-        for prompt, solution in fitting
+        for prompt, solution, mask in fitting
     ]

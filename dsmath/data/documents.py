@@ -68,8 +68,8 @@ def prepare(
     """Tokenizes each corpus of a mixture, once.
 
     Args:
-      corpora: folder by the corpus's name, as in `config.corpora`; "embedded" is the generator's workbook. An export,
-        or the folder of one of its cuts, is read as it lies.
+      corpora: folder by the corpus's name, as in `config.corpora`; "embedded" and "embedded_large" are the
+        generators' workbooks. An export, or the folder of one of its cuts, is read as it lies.
       folder: each corpus is stored in `folder/NAME`.
       tokenizer: every document becomes <bos> text <eos>.
       num_embedded, seed: pages of the workbook and the seed of its generator.
@@ -81,8 +81,8 @@ def prepare(
     parts, sources = {}, {}
     for name, path in corpora.items():
         field = f"config.corpora.{name}"
-        if path == problems.EMBEDDED:
-            read = functools.partial(_embedded, num_embedded, seed)
+        if path in problems.GENERATED:
+            read = functools.partial(_embedded, path, num_embedded, seed)
             parts[name] = [arrays.Part(num_embedded, functools.partial(_tokenize, read, tokenizer))]
         elif export := open_export(path, field):
             export.check_tokenizer(tokenizer, field)
@@ -132,8 +132,8 @@ def _read_batches(file: pathlib.Path, row_groups: list[int] | None = None) -> It
             yield [text for text in batch.column("text").to_pylist() if text]  # neither null nor empty
 
 
-def _embedded(count: int, seed: int) -> Iterator[list[str]]:
-    yield list(problems.documents(count, seed))
+def _embedded(name: str, count: int, seed: int) -> Iterator[list[str]]:
+    yield list(problems.workbook(name, count, seed))
 
 
 def _tokenize(read: Callable[[], Iterable[list[str]]], tokenizer: Tokenizer) -> Iterator[arrays.Example]:

@@ -1,57 +1,39 @@
-"""The embedded generator of word problems: English and Chinese, exact answers, several solution styles.
+"""Problems by the name in a config, and the embedded generator of word problems with small numbers.
 
-A problem is a template filled with numbers. It belongs to the test split where a hash of its template and numbers
-says so, in both languages alike: no test problem is seen in training under another name or in translation.
+The generator knows English and Chinese, exact answers, several solution styles.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from dsmath.data import gsm8k
+from dsmath.data import large_problems
+from dsmath.data.benchmarks import gsm8k
 from dsmath.data.solutions import Solution
+from dsmath.data.templates import Numbers, Step, Template, check_split, distinct, draw, pose
 from dsmath.runs.errors import InputError
 
 EMBEDDED = "embedded"
+LARGE = "embedded_large"
+GENERATED = (EMBEDDED, LARGE)
 STYLES = ("worked", "brief", "bare")
 PROBLEMS_PER_DOCUMENT = 4
 DRILLS_PER_DOCUMENT = 12  # problems whose equations alone are written down
-_TEST_SHARE = 0.1
-_MOST_REPEATED = 1000  # draws in a row that give nothing new
-_NAMES = {
-    "en": ("Anna", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo"),
-    "zh": ("小明", "小红", "小刚", "小丽", "小华", "小军"),
-}
-_THINGS = {
-    "en": ("apples", "books", "cards", "coins", "pens", "shells", "stamps", "toys"),
-    "zh": ("苹果", "贝壳", "卡片", "邮票", "铅笔", "玩具"),
-}
 _BRIEF_SHARE = 0.1  # of the training solutions
 
 
-Numbers = tuple[int, int, int]
-Step = tuple[object, str, object, object]  # left, operator, right, result
-
-
 @dataclasses.dataclass(frozen=True)
-class _Template:
-    """One kind of problem.
+class _Template(Template):
+    """A kind of problem, and how people write its solution.
 
     Attributes:
-      text: the question by language, with fields {name}, {things}, {a}, {b}, {c}.
-      draw: gives the numbers a, b, c.
-      steps: the work as (left, operator, right, result) of each step; the last result is the answer.
       worked_share: share of the training solutions that show the work; of the rest most are bare answers. People show
         it for some kinds of problem more than for others, and so does a model that learns from them.
     """
 
-    text: dict[str, str]
-    draw: Callable[[random.Random], Numbers]
-    steps: Callable[[int, int, int], list[Step]]
     worked_share: float
 
 
@@ -151,18 +133,9 @@ def generate(split: str, count: int, seed: int) -> list[Solution]:
     Raises:
       ValueError: another split.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
-    records: dict[str, Solution] = {}
+    check_split(split)
     stream = _stream(random.Random(f"{split}/{seed}"), split)
-    repeated = 0
-    while len(records) < count:
-        record = next(stream)
-        repeated = repeated + 1 if record.question in records else 0
-        if repeated > _MOST_REPEATED:
-            raise InputError(f"config.num_problems: {count} is more than the generator knows for {split!r}; lower it")
-        records.setdefault(record.question, record)
-    return list(records.values())
+    return distinct(((record.question, record) for record in stream), split, count)
 
 
 def documents(count: int, seed: int) -> Iterator[str]:
@@ -173,7 +146,7 @@ def documents(count: int, seed: int) -> Iterator[str]:
       seed: the same seed gives the same pages.
     """
     rng = random.Random(f"workbook/{seed}")
-    stream = _draw(rng, "train")
+    stream = draw(_TEMPLATES, rng, "train")
     for _ in range(count):
         page = []
         for _ in range(PROBLEMS_PER_DOCUMENT):
@@ -185,44 +158,77 @@ def documents(count: int, seed: int) -> Iterator[str]:
         yield "\n\n".join(page)
 
 
-def load(problems: str | os.PathLike, split: str, *, count: int, seed: int) -> list[Solution]:
-    """The problems of a config: `EMBEDDED`, or a folder with GSM8K's `train.jsonl` and `test.jsonl`.
+def load(
+    problems: str | os.PathLike, split: str, *, count: int, seed: int, kinds: Sequence[str] = ("cot",)
+) -> list[Solution]:
+    """The problems of a config: `EMBEDDED`, `LARGE`, or a folder with GSM8K's `train.jsonl` and `test.jsonl`.
 
     Args:
       problems: `config.problems`.
       split: "train" or "test".
-      count: most records; real files give their first `count`, 0 gives all that a file holds.
+      count: most questions; real files give their first `count`, 0 gives all that a file holds.
       seed: of the generator.
+      kinds: of the solutions; each question comes once with each of them.
     Raises:
-      InputError: no such folder or file, a damaged record, or no problem asked of the generator.
+      InputError: no such folder or file, a damaged record, no problem asked of the generator, or a kind of solution
+        that these problems do not have.
     """
-    if problems == EMBEDDED:
+    if not kinds:
+        raise InputError("config.kinds: is empty; name at least one kind of solution, such as cot")
+    for kind in kinds:
+        if kind not in kinds_of(problems):
+            raise InputError(
+                f"config.kinds: {kind!r} is no kind of solution that problems={str(problems)!r} has, only "
+                f"{', '.join(kinds_of(problems))}; problems={LARGE} has more"
+            )
+    if problems in GENERATED:
         if count < 1:
             raise InputError(f"config.num_problems: {count} must be at least 1 for the embedded generator; raise it")
+        if problems == LARGE:
+            return large_problems.generate(split, count, seed, kinds)
         return generate(split, count, seed)
-    records = gsm8k.read(problems, split)
+    records = _read_gsm8k(pathlib.Path(problems), split)
     return records[:count] if count else records
 
 
+def kinds_of(problems: str | os.PathLike) -> tuple[str, ...]:
+    """The kinds of solution that the problems of a config have."""
+    return large_problems.KINDS if problems == LARGE else ("cot",)
+
+
+def workbook(problems: str, count: int, seed: int) -> Iterator[str]:
+    """Pages for pretraining on the problems of `EMBEDDED` or `LARGE`; see `documents`."""
+    return large_problems.documents(count, seed) if problems == LARGE else documents(count, seed)
+
+
 def files(problems: str | os.PathLike, split: str) -> list[pathlib.Path]:
-    """The files behind `load`, for the lineage; none for the embedded generator."""
-    return [] if problems == EMBEDDED else [pathlib.Path(problems) / f"{split}.jsonl"]
+    """The files behind `load`, for the lineage; none for the embedded generators."""
+    return [] if problems in GENERATED else [pathlib.Path(problems) / f"{split}.jsonl"]
+
+
+def _read_gsm8k(folder: pathlib.Path, split: str) -> list[Solution]:
+    """The problems with their work, closed by "The answer is \\boxed{72}."."""
+    path = folder / f"{split}.jsonl"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; config.problems takes 'embedded' or a folder with GSM8K's files")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the folder needs GSM8K's {split}.jsonl")
+    return [
+        Solution(
+            question=item.question,
+            answer=item.answer,
+            solution=f"{item.solution}\nThe answer is \\boxed{{{item.answer}}}.".lstrip("\n"),
+            source=f"gsm8k/{split}",
+        )
+        for item in gsm8k.read([path], split)
+    ]
 
 
 def _stream(rng: random.Random, split: str) -> Iterator[Solution]:
-    for kind, numbers in _draw(rng, split):
+    for kind, numbers in draw(_TEMPLATES, rng, split):
         worked = _TEMPLATES[kind].worked_share
         style = rng.choices(STYLES, weights=[worked, _BRIEF_SHARE, 1 - worked - _BRIEF_SHARE])[0]
         yield _pose(rng, kind, numbers, style)
-
-
-def _draw(rng: random.Random, split: str) -> Iterator[tuple[str, Numbers]]:
-    """Kinds of problem with their numbers, those of one split."""
-    while True:
-        kind = rng.choice(sorted(_TEMPLATES))
-        numbers = _TEMPLATES[kind].draw(rng)
-        if _split_of(kind, numbers) == split:
-            yield kind, numbers
 
 
 def _steps(kind: str, numbers: Numbers) -> list[Step]:
@@ -231,22 +237,15 @@ def _steps(kind: str, numbers: Numbers) -> list[Step]:
 
 def _pose(rng: random.Random, kind: str, numbers: Numbers, style: str) -> Solution:
     """Words a problem in a random language and writes its solution."""
-    language = rng.choice(("en", "zh"))
-    fields = dict(zip("abc", numbers, strict=True))
-    fields |= {"name": rng.choice(_NAMES[language]), "things": rng.choice(_THINGS[language])}
+    question, language = pose(_TEMPLATES[kind], rng, numbers)
     steps = _steps(kind, numbers)
     return Solution(
-        question=_TEMPLATES[kind].text[language].format(**fields),
+        question=question,
         answer=str(steps[-1][-1]),
         solution=_write(steps, style, language),
         language=language,
         source=f"{EMBEDDED}/{kind}/{style}",
     )
-
-
-def _split_of(kind: str, numbers: Numbers) -> str:
-    digest = hashlib.sha256(f"{kind}/{numbers}".encode()).digest()
-    return "test" if int.from_bytes(digest[:4], "big") < _TEST_SHARE * 2**32 else "train"
 
 
 def _write(steps: list[Step], style: str, language: str) -> str:

@@ -1,10 +1,11 @@
-"""Metrics over n sampled answers a problem: accuracy, pass@k and maj@k."""
+"""Metrics over n sampled answers a problem: accuracy, pass@k and maj@k, and how sure they are."""
 
+import functools
 import itertools
 import math
-import random
 from collections.abc import Sequence
 
+import numpy as np
 from scipy import stats
 
 from dsmath.reward.answers import is_equivalent
@@ -38,8 +39,8 @@ def majority_vote(answers: Sequence[str | None]) -> str | None:
       The winner, None where nobody votes.
     """
     groups = group_answers(answers)
-    winner = _winner(groups)
-    return None if winner is None else answers[groups.index(winner)]
+    voting = [group for group in groups if group is not None]
+    return answers[groups.index(max(voting, key=voting.count))] if voting else None
 
 
 def group_answers(answers: Sequence[str | None]) -> list[int | None]:
@@ -60,13 +61,15 @@ def group_answers(answers: Sequence[str | None]) -> list[int | None]:
 
 
 def maj_at_k(answers: Sequence[str | None], gold: str, k: int, *, subsets: int = 200, seed: int = 0) -> float:
-    """`maj_at_ks` for one k."""
-    return maj_at_ks(answers, gold, [k], subsets=subsets, seed=seed)[k]
+    """`maj_at_ks` for one k, of answers that are graded here."""
+    groups = group_answers(answers)
+    right = {group for group in set(groups) - {None} if is_equivalent(answers[groups.index(group)], gold)}
+    return maj_at_ks(groups, [group in right for group in groups], [k], subsets=subsets, seed=seed)[k]
 
 
 def maj_at_ks(
-    answers: Sequence[str | None],
-    gold: str,
+    votes: Sequence[int | None],
+    correct: Sequence[bool],
     ks: Sequence[int],
     *,
     weights: Sequence[float] | None = None,
@@ -75,13 +78,15 @@ def maj_at_ks(
 ) -> dict[int, float]:
     """The expected accuracy of the majority vote over k of a problem's n samples, for several k.
 
-    The estimator averages over subsets of k samples drawn without replacement, each in sampling order (ties go to the
-    earliest): all of them where there are no more than `subsets`, else `subsets` seeded random ones. It is unbiased
-    for the vote of k samples; k = n is the one vote of all samples.
+    The estimator averages over subsets of k samples drawn without replacement: all of them where there are no more than
+    `subsets`, else `subsets` seeded random ones. It is unbiased for the vote of k samples; k = n is the one vote of all
+    samples. Of several groups with the most votes each wins with the same chance: what a vote gives must not depend on
+    the order of its samples.
 
     Args:
-      answers: n extracted answers, None where a solution names none.
-      gold: the gold answer.
+      votes: the group of equivalent answers of each of n samples, as `group_answers` numbers them; None where a
+        solution names no answer.
+      correct: whether each sample is right. A group is right as often as its samples are.
       ks: numbers of votes.
       weights: of the n votes, not negative; None: all alike.
       subsets: most subsets that are averaged for each k.
@@ -91,34 +96,33 @@ def maj_at_ks(
     Raises:
       ValueError: not 1 <= k <= n.
     """
-    n = len(answers)
-    groups = group_answers(answers)
-    count = len({group for group in groups if group is not None})
-    is_right = [is_equivalent(answers[groups.index(group)], gold) for group in range(count)]
-    accuracies = {}
+    n = len(votes)
     for k in ks:
         if not 1 <= k <= n:
             raise ValueError(f"k = {k} is not between 1 and the n = {n} samples")
-        if math.comb(n, k) <= subsets:
-            chosen = list(itertools.combinations(range(n), k))
-        else:
-            rng = random.Random(f"{seed}/{k}")
-            chosen = [sorted(rng.sample(range(n), k)) for _ in range(subsets)]
-        winners = [
-            _winner([groups[index] for index in subset], [weights[index] for index in subset] if weights else None)
-            for subset in chosen
-        ]
-        accuracies[k] = sum(winner is not None and is_right[winner] for winner in winners) / len(chosen)
+    groups = sorted({vote for vote in votes if vote is not None})
+    if not groups:
+        return dict.fromkeys(ks, 0.0)
+    member = np.array([[vote == group for group in groups] for vote in votes], np.float64)  # [n, groups]
+    right = (member * np.array(correct, np.float64)[:, None]).sum(axis=0) / member.sum(axis=0)
+    weighed = member if weights is None else member * np.array(weights, np.float64)[:, None]
+    accuracies = {}
+    for k in ks:
+        chosen = _subsets(n, k, subsets, seed)
+        counts = weighed[chosen].sum(axis=1)  # [subsets, groups]
+        most = counts.max(axis=1, keepdims=True)
+        winners = np.isclose(counts, most, rtol=1e-9, atol=0) & member[chosen].any(axis=1)
+        shares = (winners * right).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
+        accuracies[k] = float(shares.mean())
     return accuracies
 
 
-def _winner(groups: Sequence[int | None], weights: Sequence[float] | None = None) -> int | None:
-    """The group with the most votes, the first seen of several; None where nobody votes."""
-    votes: dict[int, float] = {}
-    for group, weight in zip(groups, weights or [1] * len(groups), strict=True):
-        if group is not None:
-            votes[group] = votes.get(group, 0) + weight
-    return max(votes, key=votes.get) if votes else None
+@functools.cache
+def _subsets(n: int, k: int, most: int, seed: int) -> np.ndarray:
+    """Which samples vote, [subsets, k]; the same ones for each problem."""
+    if math.comb(n, k) <= most:
+        return np.array(list(itertools.combinations(range(n), k)))
+    return np.random.default_rng((seed, n, k)).permuted(np.tile(np.arange(n), (most, 1)), axis=1)[:, :k]
 
 
 def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -137,3 +141,43 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
         raise ValueError(f"{correct} right answers of {total} problems have no accuracy")
     interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap's interval of a mean over problems.
+
+    A paired comparison gives the differences of two runs as values. Problems with the same value are one draw of a
+    multinomial, so that a resample costs as much as there are different values.
+
+    Args:
+      values: one a problem, such as 1 for right and 0 for wrong, or the pass@k of its samples.
+      confidence: of the interval.
+      resamples: of the problems, with replacement.
+      seed: of the resamples.
+    Returns:
+      Its lower and upper end. Where all values are the same both are that value.
+    Raises:
+      ValueError: no values.
+    Source: Efron 1979.
+    """
+    if not len(values):
+        raise ValueError("no values have no interval")
+    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    total = counts.sum()
+    drawn = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn @ distinct / total, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def sign_test(differences: Sequence[float]) -> float:
+    """The two-sided p-value of as many gains and losses as these, were both alike likely; McNemar's exact test.
+
+    Args:
+      differences: of two runs, one a problem; those of 0 do not count.
+    Source: McNemar 1947.
+    """
+    wins, losses = (int((np.sign(differences) == sign).sum()) for sign in (1, -1))
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pydantic
 
 from dsmath.evaluation import figures
+from dsmath.evaluation.results import table_file
 from dsmath.runs.errors import InputError
 from dsmath.runs.formulas import typeset
 from dsmath.runs.metrics import METRICS, read_metrics
@@ -104,8 +105,17 @@ class LanguageResult(_Record):
     questions: int = pydantic.Field(gt=0)
 
 
+class Evaluated(_Record):
+    """What was evaluated, by which the files of verdicts are called."""
+
+    benchmark: str
+    mode: str
+
+
 class EvaluationResult(_Record):
     """`evaluate_*/result.json`: shares of the questions or of the greedy solutions."""
+
+    results: list[Evaluated] = pydantic.Field(min_length=1, max_length=1)
 
     accuracy: float
     accuracy_low: float
@@ -150,14 +160,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation: its figures, its greedy solutions, and each question's number of right samples.
+    """An evaluation: its figures, its greedy solutions, each question's number of right samples, and its own page.
 
-    The last two are None where their file was not written.
+    The last three are None where their file was not written.
     """
 
     result: EvaluationResult
     greedy: list[dict[str, Any]] | None
     right: np.ndarray | None
+    page: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +246,7 @@ def summarize(chain: Chain) -> dict[str, Any]:
             for name, shares in (("pass_at", result.pass_at), ("maj_at", result.maj_at))
             for k in {16, max(shares)} & shares.keys()
         }
-        summary[stage] = summary.get(stage, {}) | _numbers(result.model_dump()) | figures_at
+        summary[stage] = summary.get(stage, {}) | _numbers(result.model_dump(exclude={"results"})) | figures_at
     summary["seconds"] = chain.seconds | {"total": round(sum(chain.seconds.values()), 1)}
     return summary
 
@@ -308,14 +319,17 @@ def _read_evaluation(folder: pathlib.Path) -> Evaluation | None:
     result = _read_record(EvaluationResult, folder / RESULT)
     if result is None:
         return None
-    samples = _read_rows(folder / "samples.parquet", ("question_index", "correct"))
+    (evaluated,) = result.results
+    greedy, sampled = (table_file(folder, evaluated.benchmark, evaluated.mode, kind) for kind in ("greedy", "samples"))
+    samples = _read_rows(sampled, ("question_index", "correct"))
     right = None
     if samples is not None:
         indices = [row["question_index"] for row in samples]
         if indices and not 0 <= min(indices) <= max(indices) < result.questions:
-            raise InputError(f"{folder / 'samples.parquet'}: a question_index lies outside of the questions; {_AGAIN}")
+            raise InputError(f"{sampled}: a question_index lies outside of the questions; {_AGAIN}")
         right = np.bincount([row["question_index"] for row in samples if row["correct"]], minlength=result.questions)
-    return Evaluation(result, _read_rows(folder / "greedy.parquet", _GREEDY), right)
+    page = f"{folder.name}/{REPORT}" if (folder / REPORT).exists() else None
+    return Evaluation(result, _read_rows(greedy, _GREEDY), right, page)
 
 
 def _read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]] | None:

@@ -82,22 +82,23 @@ def summarize(samples: pyarrow.Table, group_size: int, ks: Sequence[int], loss: 
     score behind a sigmoid, after the mean of the problem's scores is taken away: pairs fix differences alone.
 
     Args:
-      samples: rows with answer, correct, gold and score; `group_size` of them for each problem.
+      samples: rows with vote (its group of equivalent answers), correct and score; `group_size` of them for each
+        problem.
       group_size: n.
       ks: up to n.
       loss: of the reward model.
     Source: Math-Shepherd (Wang et al. 2023) §3.4.
     """
-    columns = {name: samples[name].to_pylist() for name in ("answer", "correct", "gold", "score")}
+    columns = {name: samples[name].to_pylist() for name in ("vote", "correct", "score")}
     best: dict[int, list[float]] = {k: [] for k in ks}
     voted: dict[int, list[float]] = {k: [] for k in ks}
     for start in range(0, samples.num_rows, group_size):
-        answers, correct, golds, scores = (column[start : start + group_size] for column in columns.values())
+        votes, correct, scores = (column[start : start + group_size] for column in columns.values())
         for k, share in best_of_ks(scores, correct, ks).items():
             best[k].append(share)
         values = np.array(scores, np.float64)
         weights = values if loss == SIGMOID else 1 / (1 + np.exp(values.mean() - values))
-        for k, share in metrics.maj_at_ks(answers, golds[0], ks, weights=weights.tolist()).items():
+        for k, share in metrics.maj_at_ks(votes, correct, ks, weights=weights.tolist()).items():
             voted[k].append(share)
     return {
         name: {str(k): float(np.mean(shares)) for k, shares in found.items()}

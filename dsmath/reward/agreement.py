@@ -3,26 +3,23 @@
 import functools
 from collections.abc import Callable
 
-from dsmath.reward import algebra, numerics
+from dsmath.reward import algebra
 from dsmath.reward.expressions import Tree
+from dsmath.reward.intervals import FLIPPED, intervals, intervals_agree
+from dsmath.reward.units import ratio
 from dsmath.reward.values import (
     Assignment,
     Choices,
+    Clock,
     Expression,
     Finite,
     Matrix,
     Ratio,
     Relation,
     Sequence,
-    Union,
     Value,
     Words,
 )
-
-_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
-_INFINITY = ("sym", "∞")
-
-Interval = tuple[Tree, bool, Tree, bool]  # lower end, whether it belongs, upper end, whether it belongs
 
 
 def agree(left: Value, right: Value, rounded: bool = False) -> bool:
@@ -39,7 +36,7 @@ def agree(left: Value, right: Value, rounded: bool = False) -> bool:
                 return same(first.value, second.value) and _names_agree(first.name, second.name)
             return same(first.value, second)
         if isinstance(first, Relation) and not isinstance(second, Relation):
-            value = _value_of_equation(first)
+            value = value_of_equation(first)
             if value is not None:
                 return same(value, second)
     if isinstance(left, Expression) and isinstance(right, Expression):
@@ -51,21 +48,27 @@ def agree(left: Value, right: Value, rounded: bool = False) -> bool:
             return False
     if isinstance(left, Sequence | Finite) and isinstance(right, Sequence | Finite):
         return _collections_agree(left, right, same)
+    for first, second in ((left, right), (right, left)):
+        if isinstance(first, Finite) and len(first.members) == 1 and isinstance(second, Expression):
+            return same(first.members[0], second)
     if isinstance(left, Choices | Words):
         return left == right
+    if isinstance(left, Clock) and isinstance(right, Clock):
+        period = 86400 if left.is_sure and right.is_sure else 43200
+        return (left.seconds - right.seconds) % period == 0
     if isinstance(left, Matrix | Sequence) and isinstance(right, Matrix | Sequence):
         return _matrices_agree(left, right, same)
     if isinstance(left, Ratio) or isinstance(right, Ratio):
         return _ratios_agree(left, right)
     first, second = intervals(left), intervals(right)
-    return first is not None and second is not None and _intervals_agree(first, second)
+    return first is not None and second is not None and intervals_agree(first, second)
 
 
 def _names_agree(left: str, right: str) -> bool:
     return left.replace(" ", "") == right.replace(" ", "") or "text" in left + right
 
 
-def _value_of_equation(relation: Relation) -> Value | None:
+def value_of_equation(relation: Relation) -> Value | None:
     """b of "x = b", "f(x) = b", "5 = x" and "2+3 = b"; None for other relations."""
     if set(relation.operators) != {"="}:
         return None
@@ -87,8 +90,12 @@ def _is_name(tree: Tree) -> bool:
 
 
 def _expressions_agree(left: Expression, right: Expression, rounded: bool) -> bool:
-    if left.unit and right.unit and left.unit != right.unit:
-        return False
+    if left.unit and right.unit:
+        factor = ratio(left.unit, right.unit)
+        if factor is None:
+            return False
+        if factor != 1:
+            return algebra.are_equal(("mul", left.tree, ("num", factor)), right.tree, rounded=rounded)
     if algebra.are_equal(left.tree, right.tree, rounded=rounded):
         return True
     for bare, other in ((left, right), (right, left)):
@@ -109,7 +116,7 @@ def _relations_agree(left: Relation, right: Relation) -> bool:
         return algebra.are_proportional(*(("add", side[0], ("neg", side[1])) for side in (left.sides, right.sides)))
     for operators, sides in (
         (right.operators, right.sides),
-        (tuple(_FLIPPED[operator] for operator in reversed(right.operators)), tuple(reversed(right.sides))),
+        (tuple(FLIPPED[operator] for operator in reversed(right.operators)), tuple(reversed(right.sides))),
     ):
         if left.operators == operators and all(map(algebra.are_equal, left.sides, sides)):
             return True
@@ -178,91 +185,9 @@ def _ratios_agree(left: Value, right: Value) -> bool:
         else:
             return False
     first, second = sides
-    are_times = all(isinstance(side, Ratio) and side.is_time for side in (left, right))
-    if left == right or are_times or any(algebra.value_of(member) == 0 for member in (*first, *second)):
+    if left == right or any(algebra.value_of(member) == 0 for member in (*first, *second)):
         return left == right
     return len(first) == len(second) and all(
         algebra.are_equal(("mul", first[index], second[0]), ("mul", second[index], first[0]))
         for index in range(len(first))
-    )
-
-
-# ------------------------------------------------------------------------------------------------ sets of real numbers
-
-
-def intervals(value: Value) -> list[Interval] | None:
-    """The set of real numbers that an interval, an inequality or a union of them stands for, in increasing order."""
-    if isinstance(value, Sequence) and value.opening in ("(", "[") and len(value.members) == 2:
-        if not all(isinstance(member, Expression) for member in value.members):
-            return None
-        low, high = (member.tree for member in value.members)
-        return _ordered([(low, value.opening == "[", high, value.closing == "]")])
-    if isinstance(value, Finite):
-        if not all(isinstance(member, Expression) for member in value.members):
-            return None
-        return _ordered([(member.tree, True, member.tree, True) for member in value.members])
-    if isinstance(value, Relation):
-        return _solve(value)
-    is_row = isinstance(value, Sequence) and value.opening == value.closing == ""
-    if isinstance(value, Union) or is_row:
-        parts = [intervals(member) for member in value.members]
-        if None in parts:
-            return None
-        if is_row or value.all_hold:
-            return functools.reduce(_intersect, parts)
-        return _ordered([interval for part in parts for interval in part])
-    return None
-
-
-def _solve(relation: Relation) -> list[Interval] | None:
-    result = None
-    for operator, left, right in zip(relation.operators, relation.sides, relation.sides[1:], strict=False):
-        solved = algebra.linear_in_one_symbol(("add", left, ("neg", right)))
-        if solved is None:
-            return None
-        _, bound, is_increasing = solved
-        operator = operator if is_increasing else _FLIPPED[operator]
-        below = (("neg", _INFINITY), False, bound, operator == "\\le")
-        above = (bound, operator == "\\ge", _INFINITY, False)
-        part = {"=": [(bound, True, bound, True)], "\\ne": [below, above]}.get(operator)
-        part = part or ([below] if operator in ("<", "\\le") else [above])
-        result = part if result is None else _intersect(result, part)
-    return result
-
-
-def _ordered(parts: list[Interval]) -> list[Interval] | None:
-    """Sorted and merged where they overlap or touch; None where an end is no real constant or the ends are reversed."""
-    keyed = []
-    for part in parts:
-        low, high = numerics.approximate(part[0]), numerics.approximate(part[2])
-        if low is None or high is None or low > high or (low == high and not (part[1] and part[3])):
-            return None
-        keyed.append((low, not part[1], high, part))
-    merged: list[tuple] = []
-    for low, _, high, part in sorted(keyed, key=lambda item: item[:3]):
-        if merged:
-            last_high, last = merged[-1]
-            if low < last_high or (low == last_high and (part[1] or last[3])):
-                if high > last_high or (high == last_high and part[3]):
-                    merged[-1] = (max(high, last_high), (last[0], last[1], part[2], part[3]))
-                continue
-        merged.append((high, part))
-    return [part for _, part in merged]
-
-
-def _intersect(left: list[Interval], right: list[Interval]) -> list[Interval]:
-    result = []
-    for a in left:
-        for b in right:
-            lows = sorted((a, b), key=lambda part: (numerics.approximate(part[0]), not part[1]))
-            highs = sorted((a, b), key=lambda part: (numerics.approximate(part[2]), part[3]))
-            kept = _ordered([(lows[1][0], lows[1][1], highs[0][2], highs[0][3])])
-            result += kept or []
-    return _ordered(result) or []
-
-
-def _intervals_agree(left: list[Interval], right: list[Interval]) -> bool:
-    return len(left) == len(right) and all(
-        a[1] == b[1] and a[3] == b[3] and algebra.are_equal(a[0], b[0]) and algebra.are_equal(a[2], b[2])
-        for a, b in zip(left, right, strict=True)
     )

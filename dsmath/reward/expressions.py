@@ -33,6 +33,7 @@ _LETTERS = (
     "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell"
 )
 _GREEK = frozenset(_LETTERS.split())
+_RADICALS = {"radical": 2, "cuberoot": 3, "fourthroot": 4}  # √, ∛ and ∜, which take what follows
 _DECORATIONS = frozenset(("dot", "ddot", "hat", "bar", "overline", "tilde", "widehat", "overrightarrow"))
 _TOKEN = re.compile(
     r"\s*(?:(?P<num>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)|(?P<cmd>\\[A-Za-z]+|\\[{}])"
@@ -220,7 +221,7 @@ class _Parser:
             raise UnreadableError("an operand is missing")
         self._at += 1
         if kind == "sym":
-            return ("sym", value)
+            return ("sym", value + "(0)") if self._take_zero() else ("sym", value)
         if kind == "name":
             return self._named(_PLAIN.get(value, value))
         if kind == "cmd":
@@ -236,6 +237,12 @@ class _Parser:
             self._bars -= 1
             return ("fn", "abs", tree)
         raise UnreadableError(f"{value!r} is no operand")
+
+    def _take_zero(self) -> bool:
+        """Takes (0), for I(0) is a value of a function and no product."""
+        found = [token[1] for token in self._tokens[self._at : self._at + 3]] == ["(", "0", ")"]
+        self._at += 3 if found else 0
+        return found
 
     def _mixed(self, whole: Tree) -> Tree:
         """4\\frac{1}{2} and 4 1/2 are sums; 4\\frac{x}{2} and 4\\frac{5}{2} are products."""
@@ -281,9 +288,10 @@ class _Parser:
             if self._take("["):
                 degree = self.sum()
                 self._expect("]")
-            return ("root", degree, self._argument())
-        if name in ("radical", "cuberoot"):
-            return ("root", ("num", Fraction(2 if name == "radical" else 3)), self._primary())
+            # LaTeX takes one digit of \\sqrt13, whoever writes it means all.
+            return ("root", degree, self._number() if self.kind() == "num" else self._argument())
+        if name in _RADICALS:
+            return ("root", ("num", Fraction(_RADICALS[name])), self._primary())
         if name == "binom":
             return ("fn", "binom", self._argument(), self._argument())
         if name in ("lfloor", "lceil"):

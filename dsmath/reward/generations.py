@@ -1,17 +1,24 @@
-"""Completions of many requests, written in chunks: a killed run goes on where it stopped."""
+"""Completions of many requests, written in chunks; what a killed run had sampled is kept, to the last sample.
 
-import collections
+Beside each file in work lies a journal, a line for every sample that has ended. It goes when its file is written.
+"""
+
+import dataclasses
+import json
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 from jax import Array
 
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.requests import Completion, Request
+from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import write_atomically
 
 # The columns that a problem brings; `gold` is its answer.
@@ -24,7 +31,31 @@ _SAMPLE = [
     ("tokens", pyarrow.int32()),
     ("token_ids", pyarrow.list_(pyarrow.int32())),
     ("truncated", pyarrow.bool_()),
+    ("finish_reason", pyarrow.string()),
 ]
+_Row = dict[str, Any]
+
+
+def make_schema(columns: pyarrow.Schema) -> pyarrow.Schema:
+    """The columns of a file whose problems bring these."""
+    return pyarrow.schema([*_SAMPLE[:2], *columns, *_SAMPLE[2:]])
+
+
+def divide(folder: str | os.PathLike, count: int, chunk_size: int, first: int = 0) -> dict[pathlib.Path, range]:
+    """The files of `count` requests, and the ids of the requests that each holds.
+
+    Args:
+      folder: where the files lie.
+      count: requests.
+      chunk_size: requests of a file.
+      first: the first request's id; the names of the files count from 0.
+    """
+    starts = range(0, count, chunk_size)
+    chunks = {start: min(start + chunk_size, count) for start in starts}
+    return {
+        pathlib.Path(folder) / f"{start:06}-{stop:06}.parquet": range(first + start, first + stop)
+        for start, stop in chunks.items()
+    }
 
 
 def generate(
@@ -35,63 +66,111 @@ def generate(
     columns: pyarrow.Schema,
     *,
     key: Array,
-    folder: str | os.PathLike,
-    chunk_size: int,
+    files: Mapping[pathlib.Path, range],
     on_request: Callable[[], None],
-) -> list[pathlib.Path]:
-    """Serves all requests, a file for each chunk of them; files that exist are kept.
+) -> None:
+    """Serves all requests, a file for each chunk of them; files and samples that exist are kept.
 
-    Chunks are written as they end, while the engine is at work on later ones: no slot waits for the end of a chunk.
+    Chunks are written as they end, while the engine is at work on later ones: no slot waits for the end of a chunk. A
+    file holds a row a sample, by request and number.
 
     Args:
       engine: with a codec.
       params: the model's parameters.
-      requests: their ids are 0, 1, 2, …; what a sample is depends on its id, so not on what was done before.
+      requests: their ids are 0, 1, 2, …; what a sample is depends on its id or seed, so not on what was done before.
       records: for each request what its rows hold besides the sample.
       columns: of the records.
       key: root random key.
-      folder: where the files lie.
-      chunk_size: requests of a file.
-      on_request: called when all samples of a request have ended.
-    Returns:
-      the files in order; a row a sample, by request and number.
+      files: see `divide`.
+      on_request: called when all samples of a request are there.
+    Raises:
+      InputError: a journal holds samples of other prompts.
     """
-    schema = pyarrow.schema([*_SAMPLE[:2], *columns, *_SAMPLE[2:]])
-    chunks = [range(start, min(start + chunk_size, len(requests))) for start in range(0, len(requests), chunk_size)]
-    files = [pathlib.Path(folder) / f"{chunk.start:06}-{chunk.stop:06}.parquet" for chunk in chunks]
-    missing = []
-    for chunk, file in zip(chunks, files, strict=True):
+    file_of = {number: file for file, numbers in files.items() for number in numbers}
+    missing, rows = [], {}
+    for file, numbers in files.items():
         if file.exists():
-            for _ in chunk:
+            for _ in numbers:
                 on_request()
         else:
-            missing += [requests[index] for index in chunk]
-    ended: dict[int, list[Completion]] = collections.defaultdict(list)  # by chunk
-    left = {request.id: request.num_samples for request in missing}
-    for completion in engine.generate(params, missing, key):
-        number = completion.request_id // chunk_size
-        ended[number].append(completion)
-        left[completion.request_id] -= 1
-        if left[completion.request_id]:
-            continue
-        if not any(left[index] for index in chunks[number]):
-            samples = sorted(ended.pop(number), key=lambda sample: (sample.request_id, sample.sample))
-            rows = [_row(records[sample.request_id], sample) for sample in samples]
-            write_table(files[number], pyarrow.Table.from_pylist(rows, schema=schema))
-        on_request()
-    return files
+            missing += [requests[number] for number in numbers]
+            rows[file] = _read_journal(_journal(file), [requests[number] for number in numbers])
+    held: dict[int, set[int]] = {request.id: set() for request in missing}
+    for file in rows:
+        for row in rows[file]:
+            held[row["question_index"]].add(row["sample_index"])
+
+    def write_if_whole(file: pathlib.Path) -> None:
+        if all(len(held[number]) == requests[number].num_samples for number in files[file]):
+            found = sorted(rows[file], key=lambda row: (row["question_index"], row["sample_index"]))
+            found = [row | dict(records[row["question_index"]]) for row in found]
+            write_table(file, pyarrow.Table.from_pylist(found, schema=make_schema(columns)))
+            del rows[file]
+            _journal(file).unlink(missing_ok=True)
+
+    left = []
+    for request in missing:
+        if len(held[request.id]) < request.num_samples:
+            left.append(_without(request, held[request.id]))
+        else:
+            on_request()
+    for file in list(rows):
+        write_if_whole(file)
+    for completion in engine.generate(params, left, key) if left else ():
+        number = completion.request_id
+        row = _row(completion)
+        rows[file_of[number]].append(row)
+        _append(_journal(file_of[number]), row | {"prompt": _checksum(requests[number])})
+        held[number].add(completion.sample)
+        if len(held[number]) == requests[number].num_samples:
+            write_if_whole(file_of[number])
+            on_request()
 
 
-def _row(record: Mapping[str, Any], completion: Completion) -> dict[str, Any]:
+def _without(request: Request, numbers: set[int]) -> Request:
+    return dataclasses.replace(request, skip=frozenset(numbers)) if numbers else request
+
+
+def _row(completion: Completion) -> _Row:
     return {
-        **record,
         "question_index": completion.request_id,
         "sample_index": completion.sample,
-        "completion": completion.text.strip(),
+        "completion": completion.text,
         "tokens": len(completion.tokens),
         "token_ids": list(completion.tokens),
         "truncated": completion.finish_reason == "length",
+        "finish_reason": completion.finish_reason,
     }
+
+
+def _journal(file: pathlib.Path) -> pathlib.Path:
+    return file.with_suffix(".jsonl")
+
+
+def _append(path: pathlib.Path, row: _Row) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _read_journal(path: pathlib.Path, requests: Sequence[Request]) -> list[_Row]:
+    """The samples that a killed run has left; half a line at the end is dropped, from the file too."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_atomically(path, whole)
+    rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
+    prompts = {request.id: _checksum(request) for request in requests}
+    for row in rows:
+        if row.pop("prompt") != prompts.get(row["question_index"]):
+            raise InputError(f"{path}: holds samples of other prompts than this run's; give another --workdir")
+    return rows
+
+
+def _checksum(request: Request) -> int:
+    return zlib.crc32(np.asarray(request.prompt, np.int32).tobytes())
 
 
 def write_table(path: str | os.PathLike, table: pyarrow.Table) -> None:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from dsmath.reward.languages import rewrite_words
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
 _SIGNS = {
@@ -15,6 +17,7 @@ _SIGNS = {
     "∶": ":",
     "√": "\\radical ",
     "∛": "\\cuberoot ",
+    "∜": "\\fourthroot ",
     "∞": "\\infty ",
     "≤": "\\le ",
     "≥": "\\ge ",
@@ -30,6 +33,8 @@ _SIGNS = {
     "°": "\\degree ",
     "∘": "\\degree ",
     "℃": "\\text{C}",
+    "¢": "\\text{ cents}",
+    "…": "...",
     "∅": "\\emptyset ",
     "ℝ": "\\mathbb{R}",
     "⟨": "(",
@@ -54,6 +59,7 @@ _GREEK = {
 }
 _SIGN = re.compile("[" + re.escape("".join(_SIGNS) + "".join(_GREEK)) + "]")
 
+_BASES = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 _LAYOUT = [  # (pattern, replacement), in this order
     (r"\\(?:left|right)\s*\\([{}|])", r"\\\1"),
     (r"\\(?:left|right)\s*(?=[()\[\]|.<>]|\\)", ""),
@@ -61,14 +67,23 @@ _LAYOUT = [  # (pattern, replacement), in this order
     (r"\\!|\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it|centering)(?![A-Za-z])", ""),
     (r"(?<!\\)\\(?:q?quad|,|;|:|>)(?![A-Za-z])|(?<!\\)\\ |~|\\(?:phantom|hspace|vspace)\{[^{}]*\}", " "),
     (r"\{\s*,\s*\}", ","),
+    (r"\{\s*([-+])\s*\}", r"\1"),
+    (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:underline|mathbin|mathrel)(?![A-Za-z])", ""),
+    (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    (r"^([^{}]*)\\over(?![A-Za-z])([^{}]*)$", r"\\frac{\1}{\2}"),
+    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
     (r"\\(?:text(?:normal|rm|bf|it|up|sf|tt)?|mbox|hbox|textmd)\s*\{", r"\\text{"),
+    (r"\\(?:mathbf|boldsymbol|bm|vec|mathcal)\s*\{\s*([A-Za-z])\s*\}", r"\1 "),
     (r"\\(?:mathbf|boldsymbol|mathit|mathsf|bm|mathcal|vec|mathord)(?![A-Za-z])", ""),
-    (r"\\(?:mathrm|operatorname\*?|rm)\s*\{~?\s*([A-Za-z])\s*\}", r"\1"),
+    (r"\\(?:mathrm|operatorname\*?|rm)\s*\{~?\s*([A-Za-z])\s*\}", r" \1 "),
     (r"\\(?:mathrm|operatorname\*?)\s*\{", r"\\text{"),
     (r"\\(?:textcircled|circled)\s*\{?(\d{1,2})\}?", r"\\circled{\1}"),
-    (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])|\\circ(?![A-Za-z])", r"\\degree "),
+    (
+        r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\degree(?![A-Za-z])|\\circ(?![A-Za-z])",
+        r"\\degree ",
+    ),
     (r"\\lbrace(?![A-Za-z])", r"\\{"),
     (r"\\rbrace(?![A-Za-z])", r"\\}"),
     (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
@@ -90,26 +105,37 @@ _LAYOUT = [  # (pattern, replacement), in this order
     (r"\\(?:lor|vee)(?![A-Za-z])", r"\\text{ or }"),
     (r"\\(?:var(?=epsilon|phi|theta|rho))", r"\\"),
     (r"\\(?:text)\{\s*\}", " "),
+    (r"_\s*\{\s*\\text\{\s*(\w+)\s*\}\s*\}", r"_{\1}"),
+    (r"\\text\{(\s*[-+\d][-+\d\s.,/]*|\s*[(\[][-+\d\s.,/]*[)\]]\s*)\}", r"\1"),
+    (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+    (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", "*"),
+    (r"_\s*\{\s*\(\s*(\d+)\s*\)\s*\}", r"_{\1}"),
+    *((rf"(?<=\d)_\s*\{{?\s*(?:\\text\{{)?\s*{word}\s*\}}?\s*\}}?", f"_{{{base}}}") for base, word in _BASES.items()),
+    (r"(?<![A-Za-z\\])oo(?![A-Za-z])", r"\\infty "),
+    (r"\b(?:US|HK|AU|CA|A|C)\s*\\?\$(?=\s*\.?\d)|\\?\$|\b(?:USD|RMB|CNY|EUR|GBP)(?![A-Za-z])", " "),
     (r"\*\*(?=\s*[-+\w({\\])", "^"),
     (r"\\%", "%"),
-    (r"\\[$#]", " "),
+    (r"\\#", " "),
     (r"(?<!\\)\\[()\[\]]", " "),
     (r"\\pounds|\\euro|\\yen|\\text\{\s*(?:\\?\$|Rs\.?|USD)\s*\}", " "),
-    (r"\$", " "),
-    (r"\\tfrac", r"\\frac"),
     (r"\b(?:np|math|numpy|sympy)\.(?=[a-z])", ""),
     (r"\\(?:sqrt)\s*\[\s*\]", r"\\sqrt"),
 ]
 _LAYOUT = [(re.compile(pattern), replacement) for pattern, replacement in _LAYOUT]
 
+_MARKDOWN = re.compile(r"^(\*\*|\*|`|\"|\u201c)(?!\s)([^*`\"]+)(?:\1|\u201d)$", re.S)
 _PLAIN = re.compile(r"[-+\d\s.,/]*|[A-Za-z\s]*")  # what no pattern of the layout changes
-_REPEATING = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d+)\}")
-
-_DIGITS = {**{char: value for value, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
-_SCALES = {"十": 10, "百": 100, "千": 1000}
-_NUMERAL = "[零〇一二两兩三四五六七八九十百千万亿点]{1,20}"
-_NUMBER = rf"(?:\d+(?:\.\d+)?|{_NUMERAL})"
-_HAN = "\u4e00-\u9fff"
+_REPEATING = re.compile(
+    r"(?P<whole>\d*)\.(?P<start>\d*)(?:\\(?:overline|bar|dot)\s*\{(?P<period>\d+)\}(?!\d*\\dot)"
+    r"|\\(?:overline|bar|dot)\s*(?P<digit>\d)(?!\d*\\dot)"
+    r"|\\dot\s*\{?(?P<first>\d)\}?(?P<middle>\d{0,9})\\dot\s*\{?(?P<last>\d)\}?)"
+)
+_DOTS = re.compile(
+    r"(?P<whole>\d*)\.(?P<start>\d{0,6}?)(?P<period>\d{1,6}?)(?P=period){2,}\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))"
+)
+_LETTER_DIGITS = re.compile(
+    r"^\$?(?:\\(?:text|mathrm)\s*\{)?(?=[0-9A-F]*[A-F])([0-9A-F]{1,60})\}?\s*_\s*\{?(1[1-6])\}?\$?\.?$"
+)
 
 
 def clean(text: str) -> str:
@@ -119,12 +145,14 @@ def clean(text: str) -> str:
       text: an answer in any of the notations that models write.
     """
     text = _rewrite_unicode(text)
+    text = _MARKDOWN.sub(r"\2", text.strip())
     text = _REPEATING.sub(_write_repeating, text)
+    text = _DOTS.sub(_write_repeating, text)
+    text = _LETTER_DIGITS.sub(_write_base, text)
     if not _PLAIN.fullmatch(text):
         for pattern, replacement in _LAYOUT:
             text = pattern.sub(replacement, text)
-    if re.search(f"[{_HAN}]", text):
-        text = _rewrite_chinese(text)
+    text = rewrite_words(text)
     text = re.sub(r"\s+", " ", text).strip()
     return text.lstrip(" ,;:").rstrip(" .,;:。?").strip()
 
@@ -134,6 +162,7 @@ def _rewrite_unicode(text: str) -> str:
         return text
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉₊₋]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
+    text = re.sub(r"^\s*([A-J])、\s*(?![A-J\s])", r"\1. ", text)
     text = re.sub(r"[①-⑳]", lambda found: f"\\circled{{{ord(found[0]) - 0x245F}}}", text)
     text = re.sub(r"[\u00bc-\u00be\u2150-\u215e]", _write_fraction, text)
     text = _SIGN.sub(lambda found: _SIGNS.get(found[0]) or _GREEK.get(found[0], ""), text)
@@ -141,63 +170,22 @@ def _rewrite_unicode(text: str) -> str:
 
 
 def _write_repeating(found: re.Match) -> str:
-    """0.1\\overline{6} as a fraction."""
-    whole, start, period = found.groups()
+    """0.1\\overline{6}, 0.1\\dot{6} and 0.1666... as a fraction."""
+    parts = found.groupdict()
+    whole, start = parts["whole"] or "0", parts["start"]
+    period = parts["period"] or parts.get("digit") or parts["first"] + parts["middle"] + parts["last"]
     top = int(whole + start + period) - int(whole + start)
     return f"\\frac{{{top}}}{{{'9' * len(period)}{'0' * len(start)}}}"
+
+
+def _write_base(found: re.Match) -> str:
+    """A number whose digits go beyond 9, such as 1A_{16}, in the base of ten."""
+    try:
+        return str(int(found[1], int(found[2])))
+    except ValueError:
+        return found[0]
 
 
 def _write_fraction(found: re.Match) -> str:
     top, bottom = unicodedata.normalize("NFKC", found[0]).split("⁄")
     return f"\\frac{{{top}}}{{{bottom}}}"
-
-
-def _rewrite_chinese(text: str) -> str:
-    """Chinese numbers to digits, separators to commas and words, measure words dropped."""
-    text = re.sub(r"^(?:约|大约|共|一共|总共|等于|为|是)(?=\s*[\d\\(-])", "", text)
-    text = re.sub(rf"负(?=\s*{_NUMBER})", "-", text)
-    text = re.sub(rf"百分之({_NUMBER})", lambda found: f"{_digits(found[1])}%", text)
-    text = re.sub(
-        rf"(?:({_NUMBER})又)?({_NUMBER})分之({_NUMBER})",
-        lambda found: f"{_digits(found[1]) if found[1] else ''}\\frac{{{_digits(found[3])}}}{{{_digits(found[2])}}}",
-        text,
-    )
-    text = re.sub(r"(\d)\s*又\s*(?=\d|\\frac)", r"\1 ", text)
-    if re.fullmatch(rf"-?\s*{_NUMERAL}\s*[^\d\\=]{{0,4}}", text):
-        text = re.sub(rf"^(-?)\s*({_NUMERAL})", lambda found: found[1] + _digits(found[2]), text)
-    text = re.sub(
-        r"(\d+(?:\.\d+)?)\s*(万亿|万|亿)",
-        lambda found: f"{found[1]}*10^{{{ {'万': 4, '亿': 8, '万亿': 12}[found[2]] }}}",
-        text,
-    )
-    text = re.sub(r"\s*(?:或者|或)\s*", r" \\text{ or } ", text)
-    text = re.sub(r"(?<=[\d)}\]A-Za-z%])\s*(?:以及|和|与|且|及)\s*(?=[\d(\\A-Za-z-])", ", ", text)
-    # The measure word after a quantity: 24米, 60千米/时, 15平方厘米, 8个苹果.
-    return re.sub(rf"(?<=[\d)}}\]A-Za-z%])\s*(?:/?[{_HAN}]+)+(?:/[A-Za-z{_HAN}]+)?\s*\.?(?=$|,|;|\\text)", "", text)
-
-
-def _digits(numeral: str) -> str:
-    """Digits of a Chinese numeral, 二十四 as 24, 三点五 as 3.5, 二〇二四 as 2024; digits stay as they are."""
-    if numeral[0].isdigit() and numeral[0] not in _DIGITS:
-        return numeral
-    whole, _, decimals = numeral.partition("点")
-    if not any(char in "十百千万亿" for char in whole):
-        value = "".join(str(_DIGITS[char]) for char in whole)
-    else:
-        value = str(_integer(whole))
-    return value + ("." + "".join(str(_DIGITS.get(char, 0)) for char in decimals) if decimals else "")
-
-
-def _integer(numeral: str) -> int:
-    total = section = digit = 0
-    for char in numeral:
-        if char in _DIGITS:
-            digit = _DIGITS[char]
-        elif char in _SCALES:
-            section += (digit or 1) * _SCALES[char]
-            digit = 0
-        else:  # 万 and 亿 scale all that stands before them
-            scale = 10**4 if char == "万" else 10**8
-            total = (total + section + digit) * scale if char == "亿" else total + (section + digit) * scale
-            section = digit = 0
-    return total + section + digit

@@ -17,7 +17,7 @@ LIMIT_SECONDS = 3.0  # for one comparison
 _START_SECONDS = 20.0  # for SymPy's import, once
 _MAX_LENGTH = 300
 _COMMAND = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
-_DIGITS = re.compile(r"\d{7}|\^\s*\{?\s*-?\d{4}|\^[^^]*\^")  # powers that would fill the memory
+_DIGITS = re.compile(r"\d{7}|\^\s*\{?\s*-?\d{4}|\^\s*(?:\{[^{}]*|\\?\w+\s*)\^")  # powers that would fill the memory
 _PACKAGES = str(pathlib.Path(__file__).resolve().parents[2])
 
 
@@ -26,14 +26,17 @@ def can_read(text: str) -> bool:
     return len(text) <= _MAX_LENGTH and text.count("{") == text.count("}") and not _DIGITS.search(text)
 
 
-def are_equal(prediction: str, gold: str) -> bool:
-    """Whether math-verify takes two formulas for equal, where one holds a sum, an integral, a product or a limit.
+def needs_worker(prediction: str, gold: str) -> bool:
+    """Whether one of two formulas holds a sum, an integral, a product or a limit."""
+    return bool(_COMMAND.search(prediction + gold))
+
+
+def are_equal(prediction: str, gold: str) -> bool | None:
+    """Whether math-verify takes two formulas for equal.
 
     Returns:
-      False too where it finds nothing within `LIMIT_SECONDS`.
+      None where it found nothing within `LIMIT_SECONDS`.
     """
-    if not _COMMAND.search(prediction + gold):
-        return False
     return _WORKER.ask({"prediction": prediction, "gold": gold})
 
 
@@ -42,19 +45,19 @@ class _Worker:
         self._process: subprocess.Popen | None = None
         self._lock = threading.Lock()
 
-    def ask(self, question: dict[str, str]) -> bool:
+    def ask(self, question: dict[str, str]) -> bool | None:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
                 if self._read(_START_SECONDS) != "ready":
-                    return False
+                    return None
             try:
                 self._process.stdin.write(json.dumps(question) + "\n")
                 self._process.stdin.flush()
             except OSError:
                 self.stop()
-                return False
-            return self._read(LIMIT_SECONDS) is True
+                return None
+            return self._read(LIMIT_SECONDS)
 
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
@@ -67,7 +70,7 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def _read(self, seconds: float) -> object:
+    def _read(self, seconds: float) -> bool | str | None:
         """The next line, None where the worker was killed for its time."""
         timer = threading.Timer(seconds, self._process.kill)
         timer.start()

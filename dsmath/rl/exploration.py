@@ -151,7 +151,7 @@ def keep_fitting(records: Sequence[Solution], tokenizer: Tokenizer, max_new_toke
     Raises:
       InputError: more than half are longer.
     """
-    fitting = [record for record in records if len(chat.encode_solution(record, tokenizer)) <= max_new_tokens]
+    fitting = [record for record in records if len(chat.encode_solution(record, tokenizer)[0]) <= max_new_tokens]
     if 2 * len(fitting) < len(records):
         raise InputError(
             f"config.decoding.max_new_tokens: {len(records) - len(fitting)} of {len(records)} solutions are longer "
@@ -171,9 +171,9 @@ def from_data(records: Sequence[Solution], tokenizer: Tokenizer, max_new_tokens:
     """The data's own solutions in the form of samples, one a question; they are right."""
     samples = empty_samples(len(records), 1, max_new_tokens, tokenizer.pad_id)
     for question, record in enumerate(records):
-        solution = chat.encode_solution(record, tokenizer)
+        solution, mask = chat.encode_solution(record, tokenizer)
         samples.tokens[question, 0, : len(solution)] = solution
-        samples.mask[question, 0, : len(solution)] = 1
+        samples.mask[question, 0, : len(solution)] = mask
         samples.lengths[question, 0] = len(solution)
     right = np.ones((len(records), 1), bool)
     return samples, Rewards(right.astype(np.float32), right)

@@ -101,6 +101,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"config.lag: source {config.source} does not change, so nothing lags; set it to 0")
     if config.lag and config.iterations > 1:
         raise InputError("config.lag: a sample would outlive its reference and reward model; set it or iterations to 1")
+    if config.tool.enabled and config.iterations > 1 and config.reward in ("process_model", "mixed"):
+        raise InputError(
+            "config.tool.enabled: the labels of a process reward model's next iteration are completed without a tool; "
+            "set it to False or iterations to 1"
+        )
     for field, (off, users) in _OPTIONS.items():
         if config[field] != off and coefficient not in users:
             raise InputError(

@@ -19,6 +19,7 @@ from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
+from dsmath.rollout.requests import Tool
 from dsmath.rollout.samples import PREFIX_BUCKET, Samples
 from dsmath.train import lora
 from dsmath.train.checkpoint import read_model, read_params
@@ -45,9 +46,17 @@ class Policy:
       mesh: of the run.
       tokenizer: the parent's.
       longest_prompt: tokens of the longest question.
+      tool: what the samples may call.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, tokenizer: Tokenizer, longest_prompt: int):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        mesh: Mesh,
+        tokenizer: Tokenizer,
+        longest_prompt: int,
+        tool: Tool | None = None,
+    ):
         self._config, self._mesh = config, mesh
         self._stop_ids = (tokenizer.eos_id,)
         self.config = read_model(config.init_from)  # of the model
@@ -70,7 +79,7 @@ class Policy:
             shardings = jax.tree.map(lambda leaf: leaf.sharding, self.parent)
             self.merge = functools.partial(jax.jit(lora.merge, out_shardings=shardings), self.parent)
 
-        self._tokenizer, self._longest_prompt = tokenizer, longest_prompt
+        self._tokenizer, self._longest_prompt, self._tool = tokenizer, longest_prompt, tool
         self._engine = self._make_engine(config.group_size, longest_prompt)
         self._logprobs = loop.make_logprobs(self._model, mesh, config.logits_chunk)
         self._accumulate = make_accumulate(
@@ -89,7 +98,8 @@ class Policy:
             longest_prompt=longest_prompt,
             max_new_tokens=self._decoding.max_new_tokens,
         )
-        return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id)
+        codec = self._tokenizer if self._tool else None
+        return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id, codec=codec)
 
     def forget_parent(self) -> None:
         """Gives the parent's memory back where nothing needs it beside a newer reference."""
@@ -118,6 +128,7 @@ class Policy:
             decoding=self._decoding,
             group_size=self._config.group_size,
             stop_ids=self._stop_ids,
+            tool=self._tool,
         )
 
     def make_labeller(self, params: Any, num_completions: int) -> Callable[..., pyarrow.Table]:

@@ -19,7 +19,7 @@ from dsmath.model.transformer import Transformer
 from dsmath.rollout import ends
 from dsmath.rollout.decoding import Decoding, Settings
 from dsmath.rollout.programs import ROW_AXES, Block, Drawn, Programs, Scored
-from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, check
+from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, Tool, check
 from dsmath.rollout.samples import Samples, empty_samples, put
 from dsmath.rollout.tools import Call, Caller
 from dsmath.runs.errors import InputError
@@ -138,8 +138,8 @@ class Engine:
         check(request, self.limits, self._codec)
         if request.id in self._left:
             raise InputError(f"request {request.id}: another one with this id is under way")
-        self._left[request.id] = request.num_samples
-        self._queue.append(_Ticket(request, collections.deque(range(request.num_samples))))
+        self._left[request.id] = len(request.numbers)
+        self._queue.append(_Ticket(request, collections.deque(request.numbers)))
 
     def cancel(self, request_id: int) -> None:
         """Forgets a request, at whatever point it is; an unknown id is none any more."""
@@ -210,6 +210,7 @@ class Engine:
         decoding: Decoding,
         group_size: int,
         stop_ids: tuple[int, ...],
+        tool: Tool | None = None,
     ) -> Samples:
         """Samples a group for every prompt.
 
@@ -221,11 +222,12 @@ class Engine:
           decoding: of all of them.
           group_size: samples of each prompt.
           stop_ids: end a sample.
+          tool: what the samples may call.
         """
         samples = empty_samples(len(prompts), group_size, decoding.max_new_tokens, self._pad_id)
         places = {request_id: place for place, request_id in enumerate(request_ids)}
         requests = [
-            Request(request_id, prompt, group_size, decoding, stop_ids)
+            Request(request_id, prompt, group_size, decoding, stop_ids, tool=tool)
             for request_id, prompt in zip(request_ids, prompts, strict=True)
         ]
         for completion in self.generate(params, requests, key):
@@ -238,11 +240,7 @@ class Engine:
         Raises:
           InputError: a text is empty or longer than the longest prompt.
         """
-        for text in texts:
-            if not 0 < len(text) <= self.limits.prompt_buckets[-1]:
-                raise InputError(
-                    f"a text of {len(text)} tokens: 1 to {self.limits.prompt_buckets[-1]} can be scored by this engine"
-                )
+        self._check_lengths(texts)
         found: dict[int, Scored] = {}
         for places, tokens, lengths in self._batches(texts):
             with jax.set_mesh(self._mesh):
@@ -250,6 +248,38 @@ class Engine:
             for row, place in enumerate(places):
                 found[place] = Scored(*(array[row, : len(texts[place]) - 1] for array in scored))
         return [found[place] for place in range(len(texts))]
+
+    def score_next(self, texts: Sequence[Sequence[int]], options: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """How likely each of a few tokens is to come next, by one pass over each text; after `load`.
+
+        Args:
+          texts: token ids.
+          options: token ids that may follow each text.
+        Returns:
+          float32 [options] of each text, log-probabilities.
+        Raises:
+          InputError: a text is empty or longer than the longest prompt.
+        """
+        self._check_lengths(texts)
+        found: dict[int, np.ndarray] = {}
+        most = max(map(len, options), default=0)
+        for places, tokens, lengths in self._batches(texts):
+            asked = np.zeros((len(tokens), most), np.int32)
+            for row, place in enumerate(places):
+                asked[row, : len(options[place])] = options[place]
+            with jax.set_mesh(self._mesh):
+                asked = jax.device_put(asked, self.programs.rows)
+                scores = jax.device_get(self.programs.score_next(self._params, tokens, lengths, asked))
+            for row, place in enumerate(places):
+                found[place] = scores[row, : len(options[place])]
+        return [found[place] for place in range(len(texts))]
+
+    def _check_lengths(self, texts: Sequence[Sequence[int]]) -> None:
+        for text in texts:
+            if not 0 < len(text) <= self.limits.prompt_buckets[-1]:
+                raise InputError(
+                    f"a text of {len(text)} tokens: 1 to {self.limits.prompt_buckets[-1]} can be scored by this engine"
+                )
 
     def _hear_tools(self) -> None:
         self._caller.poll()

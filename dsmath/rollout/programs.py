@@ -104,6 +104,7 @@ class Programs:
             out_shardings=(self._cache, replicated(mesh)),
         )
         self.score = jax.jit(functools.partial(_score, model), out_shardings=replicated(mesh))
+        self.score_next = jax.jit(functools.partial(_score_next, model), out_shardings=replicated(mesh))
         self._reshard = None
 
     def reshard(self, params: Any) -> Any:
@@ -121,7 +122,7 @@ class Programs:
 
     def count_compiled(self) -> int:
         """Programs compiled so far."""
-        jitted = (self.create, self.fill, self.decode, self.score, self._reshard)
+        jitted = (self.create, self.fill, self.decode, self.score, self.score_next, self._reshard)
         return sum(function._cache_size() for function in jitted if function is not None)
 
 
@@ -267,3 +268,10 @@ def _score(model: Transformer, params: Any, tokens: Array, lengths: Array) -> Sc
         return Scored(chosen, jnp.argmax(logprobs, axis=-1).astype(jnp.int32), logprobs.max(axis=-1))
 
     return jax.lax.map(of_text, (hidden, tokens))
+
+
+def _score_next(model: Transformer, params: Any, tokens: Array, lengths: Array, options: Array) -> Array:
+    """tokens int32 [texts, length], padded on the right; options int32 [texts, options] -> float32 of their shape."""
+    hidden, _ = generation.run_prompts(model, params, tokens, lengths)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return jnp.take_along_axis(jax.nn.log_softmax(generation.logits(model, params, last)), options, axis=-1)

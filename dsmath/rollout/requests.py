@@ -58,12 +58,13 @@ class Request:
     Attributes:
       id: names the request; no two that run at once may share it.
       prompt: token ids, at least one.
-      num_samples: independent samples of it.
+      num_samples: independent samples of it, numbered from 0.
       decoding: how tokens are drawn.
       stop_ids: a sample ends with any of these; they are part of it.
       stop: a sample ends with the token that completes any of these strings; its text ends before the string.
       tool: what the samples may call.
       seed: names the random stream in place of `id`.
+      skip: numbers of samples that are not wanted: they exist already.
     """
 
     id: int
@@ -74,6 +75,12 @@ class Request:
     stop: tuple[str, ...] = ()
     tool: Tool | None = None
     seed: int | None = None
+    skip: frozenset[int] = frozenset()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the samples that are wanted."""
+        return [number for number in range(self.num_samples) if number not in self.skip]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +163,8 @@ def check(request: Request, limits: Limits, codec: Codec | None) -> None:
             f"{where}: max_new_tokens {request.decoding.max_new_tokens} is more than the engine's "
             f"{limits.new_buckets[-1]}"
         )
-    if request.num_samples < 1:
-        raise InputError(f"{where}: num_samples {request.num_samples} must be at least 1")
+    if not request.numbers:
+        raise InputError(f"{where}: num_samples {request.num_samples} must be at least 1, and one not in skip")
     if len(request.stop_ids) > limits.max_stop_ids:
         raise InputError(f"{where}: {len(request.stop_ids)} stop ids, more than the engine's {limits.max_stop_ids}")
     if "" in request.stop:

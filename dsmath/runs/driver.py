@@ -79,23 +79,32 @@ def command_line(
 
 
 def run_program(
-    name: str, start: Callable[[], Any], *, configs: Sequence[flags.FlagHolder] = (), writes: str = "--workdir"
+    name: str,
+    start: Callable[..., Any],
+    *,
+    configs: Sequence[flags.FlagHolder] = (),
+    writes: str = "--workdir",
+    arguments: Sequence[str] = (),
 ) -> None:
     """Parses flags that are defined and starts; bad input ends with one line and status 2.
 
     Args:
       name: of the program.
-      start: what it does.
+      start: what it does, with the arguments.
       configs: the flags of config files; those that may be left out too.
       writes: the flag that names where it writes.
+      arguments: what the words without a flag are; all must be given.
     """
 
     def begin(argv: list[str]) -> None:
-        if len(argv) > 1:
+        given = argv[1:]
+        if len(given) > len(arguments):
             hint = "overrides are written --config.field=value" if configs else "see --help"
-            raise InputError(f"{argv[1]!r}: not a flag; {hint}")
+            raise InputError(f"{given[len(arguments)]!r}: not a flag; {hint}")
+        if len(given) < len(arguments):
+            raise InputError(f"{arguments[len(given)]}: is missing; write {name} {' '.join(arguments)}")
         logging.set_verbosity(logging.WARNING)  # the libraries tell every file they write
-        start()
+        start(*given)
         _tell_next(name)
 
     def parse(argv: list[str]) -> list[str]:
@@ -162,7 +171,8 @@ def run_stage(
                 write_result(folder, result)
             _tell(f"{stage}: finished in {result['seconds']:.0f} s; {folder}")
     for name, value in result.items() if main else ():
-        print(f"{name}: {value}")
+        if not (isinstance(value, list) and value and isinstance(value[0], dict)):  # a table is the stage's to print
+            print(f"{name}: {value}")
     return result
 
 

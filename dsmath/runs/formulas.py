@@ -1,6 +1,8 @@
 """Texts of models and web pages for a page that people read: escaped, their formulas as MathML."""
 
+import functools
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import latex2mathml.converter
@@ -32,20 +34,39 @@ def typeset(text: str, limit: int = 700) -> Markup:
       limit: characters after which the text is cut.
     """
     shown = text if len(text) <= limit else f"{text[:limit]} …"
-    parts, end = [], 0
-    for match in _FORMULA.finditer(shown):
-        formula = next(group for group in match.groups() if group)
-        parts += [escape(shown[end : match.start()]), _mathml(formula) or escape(match[0])]
-        end = match.end()
-    return Markup("").join([*parts, escape(shown[end:])])
+    return Markup("").join(
+        escape(part)
+        if formula is None
+        else Markup(ElementTree.tostring(formula, encoding="unicode", short_empty_elements=False))
+        for part, formula in split(shown)
+    )
 
 
-def _mathml(formula: str) -> Markup | None:
+def split(text: str) -> Iterator[tuple[str, ElementTree.Element | None]]:
+    """Cuts an untrusted text at its formulas.
+
+    Returns:
+      Its parts as they were written, each with the MathML that they stand for: of harmless elements and attributes
+      alone, text in leaves alone. None where a part is plain text or a formula that does not parse.
+    """
+    end = 0
+    for match in _FORMULA.finditer(text):
+        formula = _mathml(next(group for group in match.groups() if group))
+        if formula is not None:
+            if end < match.start():
+                yield text[end : match.start()], None
+            yield match[0], formula
+            end = match.end()
+    if end < len(text):
+        yield text[end:], None
+
+
+@functools.lru_cache(maxsize=4096)  # samples of one question write the same formulas again and again
+def _mathml(formula: str) -> ElementTree.Element | None:
     """MathML of a formula, None where it is not one. The converter copies `\\text{<script>}` and `\\href`: check it."""
     try:
         source = latex2mathml.converter.convert(formula)
         root = ElementTree.fromstring(source.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1))
-        markup = ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
     except Exception:  # whatever the converter stumbles on in a text that no one wrote for it
         return None
     for node in root.iter():
@@ -54,4 +75,4 @@ def _mathml(formula: str) -> Markup | None:
             return None
         if not node.attrib.keys() <= _ATTRIBUTES or (node.text or "").startswith("\\"):  # an unknown command
             return None
-    return Markup(markup)
+    return root

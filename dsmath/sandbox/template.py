@@ -41,6 +41,8 @@ def main() -> None:
         # bubblewrap binds no device read-only; the host's root would own it inside too, and could change its mode.
         _call("mount", None, b"/dev/null", None, _REMOUNT | _BIND | _READ_ONLY | _NOSUID | _NOEXEC, None)
     exec(options["warm"], {})
+    sys.modules["examiner"] = types.ModuleType("examiner")
+    exec(compile(options["examiner"], "<examiner>", "exec"), vars(sys.modules["examiner"]))
     gc.collect()
     gc.freeze()  # what is shared stays shared: a collection would write to every object
     control.sendmsg([b"ready"])

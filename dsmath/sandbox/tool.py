@@ -1,23 +1,20 @@
 """Python as a tool of a sample: a block of code is run when its fence closes, and its output goes into the text.
 
-The form is that of tool-integrated solutions, as the released evaluation of DeepSeekMath reads and writes it:
-
-    ```python
-    print(6 * 7)
-    ```
-    ```output
-    42
-    ```
+The form is that of tool-integrated solutions, `dsmath.data.turns`.
 """
 
+import contextlib
 import math
-import re
 import threading
+from collections.abc import Iterator
 
+import ml_collections
+
+from dsmath.data.turns import BLOCK, write_output
+from dsmath.runs.errors import InputError
 from dsmath.sandbox.pool import Pool
 from dsmath.sandbox.session import Session
 
-_BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```[ \t]*\n", re.DOTALL | re.MULTILINE)
 _AT_ONCE = 16  # calls that the engine has under way
 
 
@@ -46,12 +43,38 @@ class PythonTool:
 
     def find(self, text: str) -> str | None:
         """The first block of Python in the text whose closing fence and its line end are there."""
-        found = _BLOCK.search(text)
+        found = BLOCK.search(text)
         return found and found[1]
 
     def explain(self, error: Exception) -> str:
         """The output that stands for a failure of the tool itself."""
         return fence(f"{type(error).__name__}: {error}", self._ends)
+
+
+@contextlib.contextmanager
+def open_tool(config: ml_collections.ConfigDict) -> Iterator[PythonTool]:
+    """The tool of a config; its jails end with the context.
+
+    Args:
+      config: workers, isolation, seconds, memory_gib, ends, max_calls, max_output_tokens; see `configs.rl.tool`.
+    Raises:
+      InputError: a field that is not positive, or this machine cannot isolate; it says what to install.
+    """
+    for field in ("workers", "seconds", "memory_gib", "ends", "max_calls", "max_output_tokens"):
+        if config[field] <= 0:
+            raise InputError(f"config.tool.{field}: {config[field]} must be positive")
+    pool = Pool(config.workers, config.isolation)
+    try:
+        yield PythonTool(
+            pool,
+            seconds=config.seconds,
+            memory=int(config.memory_gib * 2**30),
+            ends=config.ends,
+            max_calls=config.max_calls,
+            max_output_tokens=config.max_output_tokens,
+        )
+    finally:
+        pool.close()
 
 
 class Blocks:
@@ -100,4 +123,4 @@ def fence(output: str, ends: int) -> str:
     output = output.strip()
     if len(output) > 2 * ends:
         output = f"{output[:ends]}...{output[-ends:]}"
-    return f"```output\n{output}\n```\n"
+    return write_output(output)

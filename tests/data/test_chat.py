@@ -33,7 +33,7 @@ def test_the_prompts_are_the_papers():
 
 def test_prompt_and_solution_together_are_the_chat(tokenizer):
     for record in RECORDS[:10]:
-        prompt, solution = encode_prompt(record, tokenizer), encode_solution(record, tokenizer)
+        prompt, (solution, _) = encode_prompt(record, tokenizer), encode_solution(record, tokenizer)
         assert prompt[0] == tokenizer.bos_id
         assert solution[-1] == tokenizer.eos_id
         chat = chat_prompt(record.question, record.language, record.kind) + " " + record.solution
@@ -63,3 +63,15 @@ def test_a_limit_that_leaves_out_most_is_an_error(tokenizer):
     long = Solution("How many?", "1", "one " * 500)
     with pytest.raises(InputError, match=r"config\.length: 3 of 4 solutions are longer than 200 tokens .*raise it"):
         list(encode_examples([RECORDS[0], long, long, long], tokenizer, 200))
+
+
+def test_an_interpreters_outputs_bear_no_loss():
+    records = problems.load("embedded_large", "train", count=40, seed=0, kinds=("cot", "pot", "tir"))
+    tokenizer = Tokenizer.train([record.question + record.solution for record in records], vocab_size=600)
+    for record, example in zip(records, encode_examples(records, tokenizer, 10_000), strict=True):
+        tokens, mask = example["tokens"], example["loss_mask"]
+        solution = tokens[mask.argmax() :]
+        assert tokenizer.decode(solution) == " " + record.solution
+        unlearned = tokenizer.decode(solution[mask[mask.argmax() :] == 0])
+        assert unlearned == (f"```output\n{record.answer}\n```\n" if record.kind == "tir" else "")
+        assert solution[-1] == tokenizer.eos_id

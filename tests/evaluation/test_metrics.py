@@ -2,9 +2,20 @@
 
 import itertools
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from dsmath.evaluation.metrics import accuracy_interval, group_answers, maj_at_k, maj_at_ks, majority_vote, pass_at_k
+from dsmath.evaluation.metrics import (
+    accuracy_interval,
+    bootstrap_interval,
+    group_answers,
+    maj_at_k,
+    maj_at_ks,
+    majority_vote,
+    pass_at_k,
+    sign_test,
+)
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 1, 6), (6, 0, 2), (4, 4, 2), (7, 3, 5)])
@@ -30,17 +41,22 @@ def test_none_never_votes():
     assert majority_vote([]) is None
 
 
-def test_a_tie_goes_to_the_answer_seen_first():
+def test_of_tied_answers_the_one_seen_first_is_named():
     assert majority_vote(["4", "5", "5", "4"]) == "4"
     assert majority_vote(["5", "4", "4", "5"]) == "5"
 
 
+def test_tied_answers_win_alike_whatever_their_order():
+    assert maj_at_k(["4", "5", "5", "4", "6"], "4", 5) == maj_at_k(["6", "5", "4", "4", "5"], "4", 5) == 0.5
+    assert maj_at_k(["1", "2", "3"], "3", 3) == pytest.approx(1 / 3)
+    assert maj_at_k([None, None], "3", 2) == 0.0
+
+
 @pytest.mark.parametrize("k", range(1, 7))
-def test_maj_at_k_is_the_mean_over_all_subsets(k):
+def test_maj_at_k_is_the_mean_over_all_subsets_and_all_orders(k):
     answers = ["1", "2", "1.0", None, "2", "1"]
-    subsets = [[answers[index] for index in chosen] for chosen in itertools.combinations(range(6), k)]
-    expected = sum(majority_vote(subset) in ("1", "1.0") for subset in subsets) / len(subsets)
-    assert maj_at_k(answers, "1", k) == pytest.approx(expected)
+    votes = [majority_vote(chosen) for chosen in itertools.permutations(answers, k)]
+    assert maj_at_k(answers, "1", k) == pytest.approx(sum(vote in ("1", "1.0") for vote in votes) / len(votes))
 
 
 def test_maj_at_k_over_many_samples_is_seeded_and_close():
@@ -53,8 +69,7 @@ def test_maj_at_k_over_many_samples_is_seeded_and_close():
 
 
 def test_maj_at_ks_gives_each_k():
-    answers = ["1", "2", "2"]
-    assert maj_at_ks(answers, "2", [1, 3]) == {1: pytest.approx(2 / 3), 3: 1.0}
+    assert maj_at_ks([0, 1, 1], [False, True, True], [1, 3]) == {1: pytest.approx(2 / 3), 3: 1.0}
 
 
 def test_maj_at_k_rejects_more_votes_than_samples():
@@ -68,3 +83,24 @@ def test_the_interval_is_wilsons():
     for correct, total in ((0, 0), (3, 2)):
         with pytest.raises(ValueError, match="no accuracy"):
             accuracy_interval(correct, total)
+
+
+def test_the_bootstrap_agrees_with_scipys():
+    rng = np.random.default_rng(0)
+    for values in (rng.random(80) < 0.3, rng.integers(0, 5, 60) / 4, rng.integers(-1, 2, 90)):
+        peer = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+        assert bootstrap_interval(values) == pytest.approx((peer.low, peer.high), abs=0.02)
+    assert bootstrap_interval([1, 1, 1]) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_interval([])
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    found = [bootstrap_interval(rng.random(120) < 0.6, resamples=1000, seed=seed) for seed in range(300)]
+    assert 0.90 <= np.mean([low <= 0.6 <= high for low, high in found]) <= 0.985
+
+
+def test_the_sign_test_counts_gains_and_losses_alone():
+    assert sign_test([1] * 8 + [-1] * 2 + [0] * 50) == pytest.approx(0.109375)
+    assert sign_test([0.25, 0.5, -0.5]) == 1.0 and sign_test([0, 0]) == 1.0

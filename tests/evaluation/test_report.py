@@ -140,9 +140,9 @@ def write_evaluation(folder: pathlib.Path, skill: float, sharpness: float, speed
     wrong = np.flatnonzero(~greedy)
     greedy_rows[wrong[0]] = (*greedy_rows[wrong[0]][:4], None, False)
     names = ("question", "gold", "language", "completion", "answer", "correct")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdicts").mkdir(parents=True, exist_ok=True)
     table = {name: [row[i] for row in greedy_rows] for i, name in enumerate(names)}
-    pyarrow.parquet.write_table(pyarrow.table(table), folder / "greedy.parquet")
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "verdicts" / "embedded-chat-greedy.parquet")
     sampled = {
         "question_index": np.repeat(np.arange(QUESTIONS), SAMPLES),
         "sample_index": np.tile(np.arange(SAMPLES), QUESTIONS),
@@ -150,7 +150,7 @@ def write_evaluation(folder: pathlib.Path, skill: float, sharpness: float, speed
         "answer": ["1"] * (QUESTIONS * SAMPLES),
         "correct": right.ravel(),
     }
-    pyarrow.parquet.write_table(pyarrow.table(sampled), folder / "samples.parquet")
+    pyarrow.parquet.write_table(pyarrow.table(sampled), folder / "verdicts" / "embedded-chat-samples.parquet")
     accuracy = float(greedy.mean())
     by_language = {
         language: np.array(
@@ -161,6 +161,7 @@ def write_evaluation(folder: pathlib.Path, skill: float, sharpness: float, speed
     write_json(
         folder / "result.json",
         {
+            "results": [{"benchmark": "embedded", "mode": "chat"}],
             "accuracy": accuracy,
             "accuracy_low": accuracy - 0.055,
             "accuracy_high": accuracy + 0.055,
@@ -324,7 +325,7 @@ def test_page_is_one_balanced_document_that_fetches_nothing(chain):
 
 
 def test_markup_in_untrusted_texts_is_escaped(copy):
-    path = copy / "evaluate_rl" / "greedy.parquet"
+    path = copy / "evaluate_rl" / "verdicts" / "embedded-chat-greedy.parquet"
     rows = pyarrow.parquet.read_table(path).to_pylist()
     attacks = [
         ATTACK,
@@ -421,8 +422,8 @@ def drop_column(path: pathlib.Path) -> None:
         ("sft/metrics.jsonl", cut, "metrics.jsonl:"),
         ("rl/metrics.jsonl", drop_reward, "metrics.jsonl:1: field 'reward'"),
         ("evaluate_sft/result.json", drop_accuracy, "result.json: field 'accuracy'"),
-        ("evaluate_rl/greedy.parquet", cut, "greedy.parquet: damaged Parquet"),
-        ("evaluate_rl/samples.parquet", drop_column, "samples.parquet: column 'correct'"),
+        ("evaluate_rl/verdicts/embedded-chat-greedy.parquet", cut, "greedy.parquet: damaged Parquet"),
+        ("evaluate_rl/verdicts/embedded-chat-samples.parquet", drop_column, "samples.parquet: column 'correct'"),
         ("pretrain/lineage.json", cut, "lineage.json: not JSON"),
     ],
 )
@@ -451,6 +452,15 @@ def test_solutions_of_both_models_stand_side_by_side(chain):
     assert sum(solutions["counts"].values()) == QUESTIONS
     text = "".join(Elements(page(chain)).texts)
     assert "✓ right" in text and "✗ wrong" in text
+
+
+def test_an_evaluations_own_page_is_linked(chain, copy):
+    assert "evaluate_rl/report.html" not in page(chain)
+    (copy / "evaluate_rl" / "report.html").write_text("<!doctype html>")
+    report.write_report(copy)
+    links = [attributes["href"] for tag, attributes in Elements(page(copy)).elements if tag == "a"]
+    assert "evaluate_rl/report.html" in links
+    assert "evaluate_sft/report.html" not in links
 
 
 def test_changed_parent_is_marked(chain, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow
 import pytest
 
-from dsmath.evaluation.metrics import maj_at_ks
+from dsmath.evaluation.metrics import group_answers, maj_at_ks
 from dsmath.evaluation.selection import aggregate, best_of_ks, check, summarize
 from dsmath.runs.errors import InputError
 
@@ -21,9 +21,10 @@ def test_the_best_of_k_is_the_mean_over_all_choices():
 
 def test_votes_weigh_and_equivalent_answers_share_theirs():
     answers, weights = ["1", "1", "0.5", "\\frac{1}{2}", None], [0.4, 0.4, 0.5, 0.4, 9.0]
-    assert maj_at_ks(answers, "1", [5]) == {5: 1.0}  # the first of two
-    assert maj_at_ks(answers, "1", [5], weights=weights) == {5: 0.0}
-    assert maj_at_ks(answers, "1/2", [5], weights=weights) == {5: 1.0}
+    votes, correct = group_answers(answers), [True, True, False, False, False]
+    assert maj_at_ks(votes, correct, [5]) == {5: 0.5}  # a tie of two
+    assert maj_at_ks(votes, correct, [5], weights=weights) == {5: 0.0}
+    assert maj_at_ks(votes, [False, False, True, True, False], [5], weights=weights) == {5: 1.0}
 
 
 def test_steps_have_one_score():
@@ -35,7 +36,7 @@ def test_steps_have_one_score():
 
 @pytest.mark.parametrize(("loss", "scores"), [("sigmoid", [0.9, 0.3, 0.4]), ("pairwise", [5.0, -4.0, -3.0])])
 def test_one_good_sample_outvotes_two_bad_ones(loss, scores):
-    columns = {"answer": ["2", "3", "3"], "correct": [True, False, False], "gold": ["2"] * 3, "score": scores}
+    columns = {"vote": [0, 1, 1], "correct": [True, False, False], "score": scores}
     found = summarize(pyarrow.table(columns), 3, [1, 3], loss)
     assert found["best_of"] == {"1": pytest.approx(1 / 3), "3": 1.0}
     assert found["weighted_maj"] == {"1": pytest.approx(1 / 3), "3": 1.0}

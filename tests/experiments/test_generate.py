@@ -16,6 +16,7 @@ import pytest
 
 from configs import generate as configs
 from dsmath.evaluation import scores
+from dsmath.reward import generations
 from dsmath.runs.errors import InputError
 from experiments import generate
 
@@ -81,6 +82,42 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bytes(config, tmp_pat
                     generate.run(config, workdir)
         generate.run(config, workdir)
         assert _files(workdir) == _files(tmp_path / "whole")
+
+
+def test_no_sample_that_had_ended_is_drawn_again(config, tmp_path, monkeypatch):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    generate.run(config, whole)
+    write, append, written, asked = generations.write_table, generations._append, [], []
+
+    def write_one(path, table):  # and end before the second file is written, whose samples are all there
+        if written:
+            raise _Killed
+        written.append(write(path, table))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "write_table", write_one)
+        with pytest.raises(_Killed):
+            generate.run(config, stopped)
+    journals = list((stopped / "completions").glob("*.jsonl"))
+    there = sum(path.read_text().count("\n") for path in journals) + 3 * 4
+    with journals[0].open("a") as file:
+        file.write('{"question_index": 4, "compl')  # as a kill may leave a line
+    monkeypatch.setattr(generations, "_append", lambda *row: (asked.append(row), append(*row)))
+    generate.run(config, stopped)
+    assert len(asked) == 14 * 3 - there < 14 * 3 - 3 * 8
+    assert _files(stopped) == _files(whole)
+
+
+def test_samples_of_other_prompts_are_refused(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "write_table", lambda *_: (_ for _ in ()).throw(_Killed))
+        with pytest.raises(_Killed):
+            generate.run(config, tmp_path / "run")
+    (tmp_path / "run" / "lineage.json").unlink()
+    lines = pathlib.Path(config.input).read_text().replace("many", "few")
+    pathlib.Path(config.input).write_text(lines)
+    with pytest.raises(InputError, match=r"jsonl: holds samples of other prompts"):
+        generate.run(config, tmp_path / "run")
 
 
 def _stop_after(patch: pytest.MonkeyPatch, requests: int) -> None:

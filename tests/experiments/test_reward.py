@@ -143,7 +143,7 @@ def test_evaluation_chooses_by_a_reward_model(process_model, overrides, tmp_path
         reward_model=str(process_model),
     )
     result = importlib.import_module("experiments.evaluate").run(config, tmp_path)
-    rows = _rows(tmp_path / "samples.parquet")
+    rows = _rows(tmp_path / "verdicts" / "gsm8k-chat-samples.parquet")
     for row in rows:
         assert row["score"] == pytest.approx(min(row["step_scores"]))
         assert 0 < row["score"] < 1

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dsmath.reward import symbolic
-from dsmath.reward.answers import extract_answer, is_equivalent
+from dsmath.reward.answers import compare, extract_answer, is_equivalent
 
 _EXTRACTED = [
     ("Adding, $5+6=11$, so the answer is $\\boxed{11}$.", "11"),
@@ -197,7 +197,8 @@ def test_sums_and_integrals_are_decided_in_the_worker():
 
 def test_the_worker_is_killed_at_its_limit_and_starts_again(monkeypatch):
     monkeypatch.setattr(symbolic, "LIMIT_SECONDS", 0.0)
-    assert not symbolic.are_equal("\\int_0^1 \\sin(\\sin(x)) x^3 dx", "1")
+    assert symbolic.are_equal("\\int_0^1 \\sin(\\sin(x)) x^3 dx", "1") is None
+    assert compare("\\int_0^1 \\sin(\\sin(x)) x^5 dx", "1").outcome == "timeout"
     monkeypatch.undo()
     assert symbolic.are_equal("\\int_0^2 x dx", "2")
 

@@ -277,3 +277,34 @@ def test_ppos_advantages_are_the_critics(run, process):
         state, metrics = loop.update(state, parts, accumulate, make_apply(optax.adam(0.01), mesh))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("grpo_os", {}),
+        ("grpo_os", {"sequence_ratio": True, "entropy_bonus": 0.1, "aggregation": "constant"}),
+        ("online_rft", {}),
+        ("dpo", {}),
+    ],
+)
+def test_what_a_tool_said_teaches_nothing(run, method, changes):
+    stage = run[-1]
+    said = np.random.default_rng(0).random(stage.samples.mask.shape) < 0.4
+    said[..., 0] = False  # a sample begins with the policy's own
+    mask = stage.samples.mask * ~said
+    stage = dataclasses.replace(stage, samples=stage.samples._replace(mask=mask))
+    config = _config(method, **changes)
+    batch, _ = _batch(run, config, stage)
+    objective = paradigm.make_objective(config)
+    logprobs = np.random.default_rng(1).normal(-2.0, 0.5, batch["mask"].shape).astype(np.float32)
+    batch["entropies"] = np.ones_like(logprobs)
+    loss, gradient = jax.value_and_grad(lambda x: objective(x, batch)[0])(logprobs)
+    assert 0 < batch["mask"].mean() < 1
+    assert not np.asarray(gradient)[batch["mask"] == 0].any()
+    assert np.asarray(gradient)[batch["mask"] == 1].any()
+    # Nor does it matter what anyone thinks of it.
+    for name in ("ref_logprobs", "old_logprobs"):
+        if name in batch:
+            batch[name] = np.where(batch["mask"] > 0, batch[name], -50.0)
+    assert objective(np.where(batch["mask"] > 0, logprobs, -50.0), batch)[0] == pytest.approx(loss)

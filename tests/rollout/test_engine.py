@@ -1,5 +1,6 @@
 """The engine: a request's sample is its own, and its numbers are those of the training forward pass."""
 
+import dataclasses
 import functools
 
 import jax
@@ -185,6 +186,32 @@ def test_scores_are_the_logprobs_of_the_samples(engine_of, sample):
     with pytest.raises(InputError, match="33 tokens"):
         engine.score([[5] * 33])
     engine.release()
+
+
+def test_tokens_that_may_come_next_are_scored_by_one_pass(engine_of):
+    engine, params = engine_of()
+    engine.load(params, jax.random.key(0))
+    texts = [prompt for prompt in PROMPTS if len(prompt) < 32]
+    options = [[7, 9, 11][: 1 + place % 3] for place in range(len(texts))]
+    for text, tokens, found in zip(texts, options, engine.score_next(texts, options), strict=True):
+        whole = [scored.logprobs[-1] for scored in engine.score([[*text, token] for token in tokens])]
+        np.testing.assert_allclose(found, whole, atol=1e-4)
+    with pytest.raises(InputError, match="33 tokens"):
+        engine.score_next([[5] * 33], [[1]])
+    engine.release()
+
+
+def test_samples_that_exist_already_can_be_left_out(engine_of):
+    engine, params = engine_of()
+    request = Request(3, PROMPTS[3], 6, Decoding(1.0, 1.0, LIMIT))
+
+    def serve(request):
+        return {completion.sample: completion for completion in engine.generate(params, [request], jax.random.key(5))}
+
+    whole, rest = serve(request), serve(dataclasses.replace(request, skip=frozenset({0, 2, 5})))
+    assert rest == {number: whole[number] for number in (1, 3, 4)}
+    with pytest.raises(InputError, match="one not in skip"):
+        serve(dataclasses.replace(request, skip=frozenset(range(6))))
 
 
 def test_eos_ends_a_sample_and_a_sample_without_it_is_flagged(reference):
