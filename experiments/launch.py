@@ -30,6 +30,7 @@ _TARGET = config_flags.DEFINE_config_file(
     "target", None, "local, slurm, gke, tpu_vm, ray, ssh; its fields: --target.x=y"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, which all processes see")
+_MODEL = config_flags.DEFINE_config_file("model", None, "for the plan, where no checkpoint tells the model's sizes")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what would be done, and do nothing")
 flags.mark_flags_as_required(["config", "workdir", "target"])
 _ELSEWHERE = ("gke", "tpu_vm")  # targets whose hosts bring the code and the workdir themselves
@@ -184,7 +185,7 @@ def check_fit(job: Job, target: dict[str, Any]) -> None:
         raise InputError(f"--config.mesh: {fixed} does not divide the {total} devices of {job.processes} processes")
     shape = ",".join(f"{axis}={size if size > 0 else total // fixed}" for axis, size in mesh.items())
     command = [sys.executable, "-m", "experiments.plan", f"--config={job.config}", *job.overrides]
-    command += [f"--mesh={shape}", f"--device={device}"]
+    command += [f"--mesh={shape}", f"--device={device}", *(arg for arg in sys.argv if arg.startswith("--model"))]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=os.getcwd())
     told = (ran.stdout + ran.stderr).strip().splitlines()
     if ran.returncode == 2:
@@ -210,4 +211,4 @@ def _hosts(target: dict[str, Any]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv = [f"--target=configs/launch.py:{arg[9:]}" if arg.startswith("--target=") else arg for arg in sys.argv]
-    driver.run_program("launch", start, configs=[_CONFIG, _TARGET])
+    driver.run_program("launch", start, configs=[_CONFIG, _TARGET, _MODEL])

@@ -78,13 +78,13 @@ def test_bad_input_costs_one_line_and_status_2(tmp_path, arguments, named):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("accelerator", "stage", "fits"),
-    [("v5p-128", "pretrain", True), ("v5p-8", "pretrain", False), ("8xh100", "rl", True)],
+    [("v5p-128", "pretrain", True), ("v5p-8", "pretrain", False), ("64xh100", "rl", True)],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path, accelerator, stage, fits):
-    attention = ["--config.model.attention=splash"] if stage == "pretrain" else []
+    model = ["--config.model.attention=splash"] if stage == "pretrain" else ["--model=configs/pretrain.py:7b"]
     ran = _launch(
         f"--config=configs/{stage}.py:7b", f"--workdir={tmp_path}/run", "--target=gke", "--dry_run",
-        f"--target.accelerator={accelerator}", *attention,
+        f"--target.accelerator={accelerator}", *model,
     )  # fmt: skip
     assert (ran.returncode == 0) == fits, ran.stderr
     assert "fits" in ran.stdout if fits else "does not fit" in ran.stderr
