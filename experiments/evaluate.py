@@ -9,10 +9,9 @@ The workdir keeps the problems (items/), what the model wrote (generations/, nev
 model makes of the samples: best_of and weighted_maj.
 """
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from dsmath.evaluation import completions, page, protocols, published, scores, s
 from dsmath.evaluation.completions import CHOICE, GREEDY, SAMPLES
 from dsmath.evaluation.protocols import PROTOCOL
 from dsmath.evaluation.results import table_file
+from dsmath.evaluation.runners import open_runners
 from dsmath.evaluation.table import draw_table
 from dsmath.evaluation.tasks import Task
 from dsmath.huggingface import convert
@@ -69,7 +69,10 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         parents["reward_model"] = config.reward_model
         models.check_tokenizer(config.reward_model, tokenizer, "config.reward_model")
 
-    with open_sandbox(config, asked) as pool:
+    names = [(task.source.benchmark, task.mode) for task in asked]
+    options = {"workers": config.tool.workers, "isolation": config.tool.isolation, "isabelle": config.isabelle}
+    has_tool = any(prompt.tool for task in asked for prompt in task.prompts)
+    with open_runners(names, protocol, tool=has_tool, proofs=config.proofs, **options) as runners:
         data = [file for source in sources for file in source.files]
         write_lineage(workdir, parents=parents, data=data, steps={"init_from": config.step})
         write_json(workdir / PROTOCOL, protocol.record())
@@ -78,14 +81,13 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
         # What is answered
         params = read_params(checkpoint, abstract_params(model, mesh), step=config.step)
-        answer(config, workdir, asked, model, mesh, params, tokenizer, pool)
+        answer(config, workdir, asked, model, mesh, params, tokenizer, runners.pool)
         del params  # room for the reward model
 
         # How that is judged
         tables = {}
-        for task in asked:
-            name = (task.source.benchmark, task.mode)
-            runner = verdicts.make_runner(protocol, name[0], pool) if verdicts.needs_programs(*name) else None
+        for task, name in zip(asked, names, strict=True):
+            runner = runners.of(*name)
             for kind in (GREEDY, SAMPLES) if is_sampled(task, config) else (GREEDY,):
                 target = table_file(workdir, *name, kind)
                 tables[task.name, kind] = verdicts.judge(
@@ -147,26 +149,6 @@ def find_length(checkpoint: str | os.PathLike) -> int:
         if length or "init_from" not in parents:
             return length or 0
         folder = pathlib.Path(parents["init_from"]["workdir"])
-
-
-@contextlib.contextmanager
-def open_sandbox(config: Any, asked: Sequence[Task]) -> Iterator[Pool | None]:
-    """The jail for what models write; None where the tasks need none.
-
-    Raises:
-      InputError: this machine cannot isolate; it says what to install.
-    """
-    if not any(
-        verdicts.needs_programs(task.source.benchmark, task.mode) or any(prompt.tool for prompt in task.prompts)
-        for task in asked
-    ):
-        yield None
-        return
-    pool = Pool(config.tool.workers, config.tool.isolation)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 def answer(

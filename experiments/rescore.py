@@ -18,7 +18,6 @@ lm-evaluation-harness logs its samples. Of a problem's completions the first is 
 them, where there are several, for samples.
 """
 
-import contextlib
 import os
 import pathlib
 from typing import Any
@@ -31,12 +30,12 @@ from dsmath.evaluation.flips import draw_flips, find_flips
 from dsmath.evaluation.prompts import modes_of
 from dsmath.evaluation.protocols import PROTOCOL, Protocol
 from dsmath.evaluation.results import table_file
+from dsmath.evaluation.runners import open_runners
 from dsmath.evaluation.table import draw_table
 from dsmath.evaluation.tasks import Source
 from dsmath.runs.driver import run_program
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import CONFIG, RESULT, lock_workdir, read_json, require_finished, write_json
-from dsmath.sandbox import Pool
 
 _SETTINGS, _FLIPS = "settings.json", "flips.json"
 
@@ -181,19 +180,18 @@ def grade(
     isolation: str,
 ) -> dict[tuple[int, str], Any]:
     """The verdicts of each task, by its place, on greedy solutions and on samples."""
-    tables = {}
-    with contextlib.ExitStack() as stack:
-        pool = None
-        if any(verdicts.needs_programs(about["benchmark"], about["mode"]) for about in described):
-            pool = Pool(len(os.sched_getaffinity(0)), isolation)
-            stack.callback(pool.close)
-        for place, about in enumerate(described):
-            name = about["benchmark"], about["mode"]
-            runner = verdicts.make_runner(protocol, name[0], pool) if verdicts.needs_programs(*name) else None
+    names, tables = [(about["benchmark"], about["mode"]) for about in described], {}
+    config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
+    options = {"isabelle": config.get("isabelle", ""), "proofs": config.get("proofs", {})}
+    workers = len(os.sched_getaffinity(0))
+    with open_runners(names, protocol, workers=workers, isolation=isolation, tool=False, **options) as runners:
+        for place, name in enumerate(names):
             for kind in (GREEDY, SAMPLES):
                 if verdicts.list_files(tasks.generations_folder(workdir, *name, kind)):
                     file = table_file(target, *name, kind)
-                    tables[place, kind] = verdicts.judge(workdir, *name, kind, grader, runner=runner, target=file)
+                    tables[place, kind] = verdicts.judge(
+                        workdir, *name, kind, grader, runner=runners.of(*name), target=file
+                    )
     return tables
 
 

@@ -19,7 +19,7 @@ PRESETS = {
     "sft": ("nano", "7b"),
     "reward": ("nano", "1b3", "7b"),
     "rl": ("nano", "1b3", "7b"),
-    "evaluate": ("nano", "7b"),
+    "evaluate": ("nano", "7b", "nano,base", "7b,base"),
     "generate": ("nano", "7b"),
     "serve": ("nano", "7b"),
     "pipeline": ("nano",),

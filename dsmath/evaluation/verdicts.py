@@ -22,16 +22,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.data.benchmarks.item import Item
 from dsmath.evaluation import metrics, tasks
 from dsmath.evaluation.grading import Runner, grade
-from dsmath.evaluation.protocols import Protocol
 from dsmath.evaluation.results import table_file
+from dsmath.evaluation.runners import has_votes
 from dsmath.reward.generations import write_table
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
-from dsmath.sandbox import Pool
 
 GRADERS = ("strict", "paper", "both")
 _FEW = 2000  # rows that are graded here: processes would need longer to start
@@ -67,12 +65,6 @@ class Job:
     grader: str
 
 
-def needs_programs(benchmark: str, mode: str) -> bool:
-    """Whether grading runs what the model wrote."""
-    known = BENCHMARKS.get(benchmark)
-    return mode == "few_shot_pot" or (known is not None and known.kind == "code")
-
-
 def judge(
     workdir: pathlib.Path,
     benchmark: str,
@@ -90,7 +82,7 @@ def judge(
       benchmark, mode: of the task.
       kind: "greedy" or "samples".
       grader: one of `GRADERS`.
-      runner: runs programs; see `needs_programs`.
+      runner: what the task needs; see `Runners.of`.
       target: the file of the verdicts; while it is made its parts lie in a folder beside it.
     Returns:
       a row a completion, by problem and sample.
@@ -126,13 +118,6 @@ def read_table(folder: pathlib.Path, figures: Mapping[str, Any], kind: str) -> p
     return pyarrow.parquet.read_table(table_file(folder, figures["benchmark"], figures["mode"], kind))
 
 
-def make_runner(protocol: Protocol, benchmark: str, pool: Pool) -> Runner:
-    """What runs a benchmark's programs."""
-    known = BENCHMARKS.get(benchmark)
-    tests = known is not None and known.kind == "code"
-    return Runner(pool, protocol.test_seconds if tests else protocol.program_seconds, protocol.memory)
-
-
 def list_files(generations: pathlib.Path) -> list[pathlib.Path]:
     """The files of generations in a folder, in order."""
     return sorted(generations.glob("*.parquet"))
@@ -151,13 +136,13 @@ def _grade_file(job: Job, runner: Runner | None) -> None:
     if runner is None:
         verdicts = list(map(judge, rows))
     else:
-        with concurrent.futures.ThreadPoolExecutor(runner.pool.size) as threads:
+        with concurrent.futures.ThreadPoolExecutor(runner.pool.size if runner.pool else None) as threads:
             verdicts = list(threads.map(judge, rows))
     groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for row, verdict in zip(rows, verdicts, strict=True):
         groups[row["id"]].append(verdict)
     for name, group in groups.items():
-        votes = _vote(group) if _has_votes(problems[name]) else [None] * len(group)
+        votes = _vote(group) if has_votes(problems[name].benchmark) else [None] * len(group)
         for verdict, vote in zip(group, votes, strict=True):
             verdict["vote"] = vote
     kept = table.select([name for name in _KEPT if name in table.column_names])
@@ -175,15 +160,10 @@ def grade_row(row: Mapping[str, Any], item: Item, grader: str, runner: Runner | 
     verdict = grade(*arguments, grader="paper" if grader == "paper" else "strict", run=runner)
     columns = dataclasses.asdict(verdict)
     if grader == "both":
-        # What a program did is not graded in two ways.
-        paper = verdict if needs_programs(item.benchmark, "") else grade(*arguments, grader="paper", run=runner)
+        # What tests or Isabelle say is not graded in two ways.
+        paper = grade(*arguments, grader="paper", run=runner) if has_votes(item.benchmark) else verdict
         columns |= {"answer_paper": paper.answer, "correct_paper": paper.correct}
     return columns | {"seconds": time.perf_counter() - began}
-
-
-def _has_votes(item: Item) -> bool:
-    """Whether answers can be equivalent: two programs are not compared."""
-    return not needs_programs(item.benchmark, "")
 
 
 def _vote(verdicts: Sequence[Mapping[str, Any]]) -> list[int | None]:

@@ -13,8 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from configs import evaluate as configs
+from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation import verdicts
 from dsmath.evaluation.comparison import compare, draw_comparison
+from dsmath.evaluation.prompts import MODES, modes_of
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
 from experiments import evaluate, rescore
@@ -273,10 +275,32 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(overrides, tmp_path
     assert not (tmp_path / "run" / "lineage.json").exists()
 
 
+@pytest.mark.slow
+def test_every_benchmark_runs_in_all_of_its_modes_on_real_files(overrides, shared_data, tmp_path):
+    names = [name for name in BENCHMARKS if (shared_data / "benchmarks" / name).is_dir() and name != "minif2f"]
+    changes = {"benchmarks": tuple(names), "modes": MODES, "folder": str(shared_data / "benchmarks")}
+    changes |= {"num_problems": 3, "num_samples": 2, "sampled": ("gsm8k", "humaneval"), "grader": "both"}
+    result = _run(overrides | changes, tmp_path / "run")
+    asked = {(of["benchmark"], of["mode"]) for of in result["results"]}
+    assert asked == {(name, mode) for name in names for mode in modes_of(name)}
+    for of in result["results"]:
+        assert of["questions"] == 3 and of["coverage"] == f"3 of {of['upstream']:,}" and of["left_out"] == 0
+        assert of["samples"] == (2 if of["benchmark"] in ("gsm8k", "humaneval") else 0)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert rescore.rescore(tmp_path / "run", "both", "", "bubblewrap") == []
+
+
 def test_programs_need_a_jail_before_anything_is_generated(overrides, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="bubblewrap"):
         _run(overrides | {"benchmarks": ("gsm8k",), "modes": ("few_shot_pot",)}, tmp_path / "run")
+    assert not (tmp_path / "run" / "generations").exists()
+
+
+def test_proofs_need_isabelle_before_anything_is_generated(overrides, shared_data, tmp_path):
+    changes = {"benchmarks": ("minif2f",), "modes": ("few_shot",), "folder": str(shared_data / "benchmarks")}
+    with pytest.raises(InputError, match=r"config\.isabelle is empty, and miniF2F's proofs are checked by Isabelle"):
+        _run(overrides | changes | {"num_problems": 2}, tmp_path / "run")
     assert not (tmp_path / "run" / "generations").exists()
 
 
