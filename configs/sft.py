@@ -6,6 +6,9 @@ Expect at nano, on 2 cores: 75 s, loss about 0.2; greedy accuracy 23 to 57 % on 
 
 On real files: --config.problems=DIR --config.num_problems=0, a folder with GSM8K's train.jsonl and test.jsonl; and room
 for their solutions: --config.length=768.
+
+A mixture of solutions: --config.solutions and --config.repeats take whole dictionaries, such as
+    --config.solutions="{'sets': 'runs/instructions', 'mine': 'mine.jsonl'}" --config.repeats="{'mine': 2}"
 """
 
 import ml_collections
@@ -22,6 +25,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 12000 if preset == "nano" else 0  # 0: all that real files hold
     c.kinds = ("cot",)  # of solutions, each question with each; embedded_large has pot and tir (tool use) too
+    # By name, in place of the problems: files of solutions, workdirs of experiments.instructions, or problems as above
+    c.solutions = ml_collections.ConfigDict({})
+    c.repeats = ml_collections.ConfigDict({})  # how often a name's solutions come in an epoch: 1; 0.5: a random half
 
     # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})

@@ -5,7 +5,7 @@ python -m experiments.sft --config=configs/sft.py:nano --workdir=runs/sft --conf
 
 from typing import Any
 
-from dsmath.data import arrays, chat, packing, problems
+from dsmath.data import arrays, chat, mixture, packing, problems
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.sharding import make_mesh, use_cpu_devices
 from dsmath.runs import driver, processes
@@ -33,10 +33,17 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
 
     # Data
-    records = problems.load(config.problems, "train", count=config.num_problems, seed=config.seed, kinds=config.kinds)
+    if config.solutions:
+        records = mixture.load(config.solutions, config.repeats, config.seed)
+        files = mixture.files(config.solutions)
+    else:
+        records = problems.load(
+            config.problems, "train", count=config.num_problems, seed=config.seed, kinds=config.kinds
+        )
+        files = problems.files(config.problems, "train")
     if processes.is_main():
         examples = chat.encode_examples(records, tokenizer, config.length + 1)
-        write_lineage(workdir, parents={"init_from": config.init_from}, data=problems.files(config.problems, "train"))
+        write_lineage(workdir, parents={"init_from": config.init_from}, data=files)
         tokenizer.save(workdir)
         part = arrays.Part(len(examples), lambda: examples)
         arrays.store(workdir / "data", "solutions", [part], ("tokens", "loss_mask"), progress=("write", "solution"))

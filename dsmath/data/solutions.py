@@ -10,6 +10,8 @@ from typing import Any
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import write_atomically
 
+SOLUTIONS = "solutions.jsonl"  # of a workdir that makes them
+_CHOICES = {"kind": ("cot", "pot", "tir"), "language": ("en", "zh")}
 # The released models' own prompts. Source: DeepSeekMath §3, model card.
 _SUFFIX = {
     ("cot", "en"): "\nPlease reason step by step, and put your final answer within \\boxed{}.",
@@ -59,17 +61,24 @@ def write_solutions(path: str | os.PathLike, records: Iterable[Solution]) -> Non
 
 
 def read_solutions(path: str | os.PathLike) -> list[Solution]:
-    """Reads JSON lines of solution records.
+    """Reads JSON lines of solution records; an empty file has none.
 
     Raises:
-      InputError: names the file, the line and the field that is missing or unknown.
+      InputError: names the file, the line and the field that is missing, unknown or of another form.
     """
     records = []
+    if pathlib.Path(path).is_file() and not pathlib.Path(path).stat().st_size:
+        return records
     for place, record in read_json_lines(path):
         try:
             records.append(Solution(**record))
         except TypeError as error:
             raise InputError(f"{place}: {error}; fields are question, answer, solution, …") from error
+        for name, value in record.items():
+            if not isinstance(value, str):
+                raise InputError(f"{place}: {name} is {value!r:.60}, not a text; mend the line")
+            if value not in _CHOICES.get(name, (value,)):
+                raise InputError(f"{place}: {name} {value!r} is none of {', '.join(_CHOICES[name])}; mend the line")
     return records
 
 

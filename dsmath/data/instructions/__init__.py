@@ -1,0 +1,1 @@
+"""Public instruction sets of mathematics: their formats, the checks of their solutions, one record for all."""
