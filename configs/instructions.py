@@ -15,9 +15,12 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/instructions.py: preset {preset!r} is none of nano, 7b")
     c = ml_collections.ConfigDict()
     c.inputs = "sets"  # files, globs or folders, by commas: JSON lines, JSON, Parquet
-    c.benchmarks = ""  # whose texts no solution may hold, such as 'benchmarks,!*train*'; "": none is looked for
+    c.benchmarks = ""  # whose questions are left out, such as 'benchmarks,!*train*'; "": none is looked for
+    c.max_overlap = (
+        0.5  # share of a question whose sentences may hold 10-grams of a benchmark's; ours, 0 for pages (§2.1)
+    )
     c.golds = ""  # folder of benchmarks: gsm8k and math of it tell the answers of their training questions; "": none
-    c.near_duplicate_threshold = 0.8  # Jaccard similarity of question and solution; 1: equal texts alone go; ours
+    c.near_duplicate_threshold = 0.8  # Jaccard similarity of question and solution; ours
 
     c.workers = 2 if preset == "nano" else 16  # programs that run at a time
     c.isolation = "bubblewrap"  # or none, where the code is trusted

@@ -11,7 +11,8 @@ import collections
 import concurrent.futures
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsmath.data.benchmarks import catalog
@@ -31,6 +32,7 @@ from dsmath.web import benchmark_texts
 from dsmath.web.decontaminate import Decontaminator
 from dsmath.web.dedup import near_duplicates
 
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
 _BATCH = 256  # records that are checked together
 Counts = collections.Counter[statistics.Outcome]
 
@@ -41,9 +43,9 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     Source: DeepSeekMath §3 (776 K solutions, as chain of thought, programs and tool use).
     """
     check_positive(config, "workers")
-    threshold = config.near_duplicate_threshold
-    if not 0.5 <= threshold <= 1:
-        raise InputError(f"config.near_duplicate_threshold={threshold} must lie between 0.5 and 1")
+    for field, least in (("near_duplicate_threshold", 0.5), ("max_overlap", 0)):
+        if not least <= config[field] <= 1:
+            raise InputError(f"config.{field}: {config[field]} must lie between {least} and 1")
     inputs = find_files(config.inputs)
     references = benchmark_texts.find_files(config.benchmarks) if config.benchmarks else []
     gold_files, golds = read_golds(config.golds)
@@ -53,14 +55,13 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     stems = [workdir / "files" / f"{number:05d}-{path.name.split('.')[0]}" for number, path in enumerate(inputs)]
     done = [stem.with_suffix(".json").exists() for stem in stems]
     if not all(done):
-        texts = benchmark_texts.read_benchmarks(config.benchmarks) if config.benchmarks else {}
-        decontaminator = Decontaminator(texts) if texts else None
+        decontaminator = make_decontaminator(config.benchmarks, config.max_overlap)
         pool = Pool(config.workers, config.isolation)
         checks = Checks(
             extract=extract_answer,
             equals=is_equivalent,
             run=functools.partial(run_blocks, pool, config.seconds, int(config.memory_gib * 2**30)),
-            holds_benchmark=lambda text: bool(decontaminator and decontaminator.contaminated_segments(text)),
+            is_benchmark=functools.partial(is_benchmark, decontaminator),
             golds=golds,
         )
         try:
@@ -76,8 +77,8 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     outcomes: Counts = collections.Counter()
     for part in told:
         outcomes.update({tuple(outcome): count for *outcome, count in part["outcomes"]})
-    cluster: Callable[[Sequence[str]], Sequence[int]] = functools.partial(near_duplicates, threshold=threshold)
-    gone = duplicates.find_duplicates(records, cluster if threshold < 1 else lambda texts: range(len(texts)))
+    cluster = functools.partial(near_duplicates, threshold=config.near_duplicate_threshold)
+    gone = duplicates.find_duplicates(records, cluster)
     for place, reason in gone.items():
         group = (records[place].source, records[place].kind, records[place].language)
         outcomes[*group, statistics.KEPT] -= 1
@@ -108,6 +109,18 @@ def read_golds(folder: str) -> tuple[list[pathlib.Path], dict[str, str]]:
     files = [file for name in names for file in catalog.find_files(name, folder, "train")]
     items = [item for name in names for item in catalog.read(name, folder, "train")]
     return files, {question_key(item.question): item.answer for item in items}
+
+
+def make_decontaminator(pattern: str, max_overlap: float) -> Decontaminator:
+    """Knows the questions of benchmarks; not their solutions, whose phrases and drawings are everybody's."""
+    found = benchmark_texts.read_benchmarks(pattern)
+    questions = {name: [text for text in texts if text.is_question] for name, texts in found.items()}
+    return Decontaminator(questions, max_removed=max_overlap)
+
+
+def is_benchmark(decontaminator: Decontaminator, question: str) -> bool:
+    """Whether too much of a question stands in a benchmark, by sentences: many end with "Express your answer as …"."""
+    return not decontaminator.clean(_SENTENCE_END.sub("\n", question)).text
 
 
 def run_blocks(pool: Pool, seconds: float, memory: int, blocks: Sequence[str]) -> list[tuple[str, bool]]:

@@ -21,6 +21,7 @@ PRESETS = {
     "rl": ("nano", "1b3", "7b"),
     "evaluate": ("nano", "7b", "nano,base", "7b,base"),
     "generate": ("nano", "7b"),
+    "instructions": ("nano", "7b"),
     "serve": ("nano", "7b"),
     "pipeline": ("nano",),
 }

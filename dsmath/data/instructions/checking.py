@@ -1,4 +1,4 @@
-"""Checks of drafts: the final answer is the gold, the code runs and prints it, no benchmark stands in it."""
+"""Checks of drafts: the final answer is the gold, the code runs and prints it, the question is no benchmark's."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ class Checks:
       extract: the final answer of a text, or None.
       equals: (answer, gold) -> whether they mean the same.
       run: runs the blocks of one solution with one state; gives what each printed, and whether it failed.
-      holds_benchmark: whether a text holds one of a benchmark.
+      is_benchmark: whether a question is a benchmark's, or most of it.
       golds: answers by `question_key`, for sets that name none.
     """
 
     extract: Callable[[str], str | None]
     equals: Callable[[str, str], bool]
     run: Run
-    holds_benchmark: Callable[[str], bool]
+    is_benchmark: Callable[[str], bool]
     golds: Mapping[str, str]
 
 
@@ -37,7 +37,7 @@ def check(draft: Draft, checks: Checks) -> tuple[Solution, str]:
     Raises:
       Rejected: contaminated, no_answer, wrong_answer, fails (its code), prints_nothing, other_output.
     """
-    if checks.holds_benchmark(f"{draft.question}\n{draft.solution}"):
+    if checks.is_benchmark(draft.question):
         raise Rejected("contaminated")
     answer = {"cot": _answer_of_text, "pot": _answer_of_program, "tir": _answer_of_turns}[draft.kind](draft, checks)
     known = checks.golds.get(question_key(draft.question))

@@ -1,7 +1,7 @@
 """Records of public instruction sets as drafts: a question, a solution of some kind, golds where the set names them.
 
-Known are the forms of MathInstruct, Lila, ToRA and NuminaMath (text or turns of a chat), MetaMath, GSM8K, MATH and plain
-records of a question and a solution; a record's fields tell which it has.
+Known are the forms of MathInstruct, Lila, ToRA and NuminaMath (text or turns of a chat), MetaMath, GSM8K, MATH and
+plain records of a question and a solution; a record's fields tell which it has.
 
 Source: MAmmoTH (arXiv 2309.05653), Lila (2210.17517), ToRA (2309.17452), MetaMath (2309.12284), NuminaMath (2024).
 """
@@ -9,6 +9,7 @@ Source: MAmmoTH (arXiv 2309.05653), Lila (2210.17517), ToRA (2309.17452), MetaMa
 import ast
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,7 +134,8 @@ def _read_solution(text: str, is_program: bool) -> tuple[str, str]:
 def _is_program(text: str) -> bool:
     """Whether a text is Python that does something: "x = 5" alone may be prose."""
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings(action="ignore"):  # of prose that is nearly Python
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return any(isinstance(node, _DOES) for node in ast.walk(tree))

@@ -33,7 +33,7 @@ CHECKS = Checks(
     extract=extract_answer,
     equals=is_equivalent,
     run=_run,
-    holds_benchmark=lambda text: "Janet" in text,
+    is_benchmark=lambda text: "Janet" in text,
     golds={question_key("How much is 6*7?"): "42"},
 )
 COT = Draft("How much?", "6*7=42. The answer is 42.", "cot", "en", "set", ())
