@@ -1,7 +1,7 @@
 """Public instruction sets to checked solutions for SFT.
 
     python -m experiments.instructions --config=configs/instructions.py:nano --workdir=runs/instructions \\
-        --config.inputs='sets/*.json' --config.benchmarks='benchmarks,!*train*' --config.golds=benchmarks
+        --config.inputs='sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
 
 Then: python -m experiments.sft … --config.solutions="{'sets': 'runs/instructions'}"
 """
@@ -15,7 +15,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/instructions.py: preset {preset!r} is none of nano, 7b")
     c = ml_collections.ConfigDict()
     c.inputs = "sets"  # files, globs or folders, by commas: JSON lines, JSON, Parquet
-    c.benchmarks = ""  # whose questions are left out, such as 'benchmarks,!*train*'; "": none is looked for
+    c.benchmarks = ""  # whose questions are left out, such as 'data/benchmarks,!*train*'; "": none is looked for
     c.max_overlap = (
         0.5  # share of a question whose sentences may hold 10-grams of a benchmark's; ours, 0 for pages (§2.1)
     )

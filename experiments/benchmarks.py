@@ -1,6 +1,6 @@
 """Tells what is here of the benchmarks, downloads what is not, and prepares TFDS datasets.
 
-python -m experiments.benchmarks --folder=benchmarks [--names=gsm8k,math] [--download] [--data_dir=DIR]
+python -m experiments.benchmarks --folder=data/benchmarks [--names=gsm8k,math] [--download] [--data_dir=DIR]
 
 The folder holds one folder a benchmark with upstream's files in it. --data_dir makes ArrayRecord datasets of them,
 which tfds.builder_from_directory opens without TensorFlow.

@@ -1,40 +1,34 @@
 """Makes checked solutions of public instruction sets.
 
 python -m experiments.instructions --config=configs/instructions.py:nano --workdir=runs/instructions \\
-    --config.inputs='sets/*.json' --config.benchmarks='benchmarks,!*train*' --config.golds=benchmarks
+    --config.inputs='sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
 
 The workdir gets `solutions.jsonl`, which SFT reads, and `statistics.json`: how many records were kept, and why the
 others were dropped. What is done with a file stays when the run is killed.
 """
 
-import collections
-import concurrent.futures
 import functools
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dsmath.data.benchmarks import catalog
-from dsmath.data.instructions import duplicates, statistics
-from dsmath.data.instructions.checking import Checks, check, question_key
-from dsmath.data.instructions.files import find_files, read_records
-from dsmath.data.instructions.formats import Rejected, read_record
-from dsmath.data.solutions import SOLUTIONS, Solution, read_solutions, write_solutions
+from dsmath.data.instructions import conversion, statistics
+from dsmath.data.instructions.checking import Checks, question_key
+from dsmath.data.instructions.files import find_files
+from dsmath.data.solutions import SOLUTIONS, write_solutions
 from dsmath.reward.answers import extract_answer, is_equivalent
 from dsmath.runs import driver
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
-from dsmath.runs.progress import Progress
-from dsmath.runs.workdir import read_json, write_json, write_lineage
+from dsmath.runs.workdir import write_json, write_lineage
 from dsmath.sandbox import Pool
 from dsmath.web import benchmark_texts
 from dsmath.web.decontaminate import Decontaminator
 from dsmath.web.dedup import near_duplicates
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
-_BATCH = 256  # records that are checked together
-Counts = collections.Counter[statistics.Outcome]
 
 
 def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -47,14 +41,13 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         if not least <= config[field] <= 1:
             raise InputError(f"config.{field}: {config[field]} must lie between {least} and 1")
     inputs = find_files(config.inputs)
-    references = benchmark_texts.find_files(config.benchmarks) if config.benchmarks else []
+    references = benchmark_texts.find_files(config.benchmarks)
     gold_files, golds = read_golds(config.golds)
     write_lineage(workdir, data=[*inputs, *references, *gold_files])
 
     # Files, each on its own
     stems = [workdir / "files" / f"{number:05d}-{path.name.split('.')[0]}" for number, path in enumerate(inputs)]
-    done = [stem.with_suffix(".json").exists() for stem in stems]
-    if not all(done):
+    if not all(map(conversion.is_converted, stems)):
         decontaminator = make_decontaminator(config.benchmarks, config.max_overlap)
         pool = Pool(config.workers, config.isolation)
         checks = Checks(
@@ -66,37 +59,21 @@ def run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         )
         try:
             for number, (path, stem) in enumerate(zip(inputs, stems, strict=True), start=1):
-                if not done[number - 1]:
-                    convert(path, stem, checks, config.workers, f"file {number} of {len(inputs)}: {path.name}")
+                if not conversion.is_converted(stem):
+                    label = f"file {number} of {len(inputs)}: {path.name}"
+                    conversion.convert(path, stem, checks, config.workers, label)
         finally:
             pool.close()
 
     # All together
-    records = [record for stem in stems for record in read_solutions(stem.with_suffix(".jsonl"))]
-    told = [read_json(stem.with_suffix(".json")) for stem in stems]
-    outcomes: Counts = collections.Counter()
-    for part in told:
-        outcomes.update({tuple(outcome): count for *outcome, count in part["outcomes"]})
     cluster = functools.partial(near_duplicates, threshold=config.near_duplicate_threshold)
-    gone = duplicates.find_duplicates(records, cluster)
-    for place, reason in gone.items():
-        group = (records[place].source, records[place].kind, records[place].language)
-        outcomes[*group, statistics.KEPT] -= 1
-        outcomes[*group, reason] += 1
-    kept = [record for place, record in enumerate(records) if place not in gone]
+    kept, told = conversion.combine(stems, cluster)
+    print(statistics.write_table(told))
     if not kept:
-        raise InputError(
-            f"config.inputs={config.inputs!r}: no record is left; see {stems[0].parent}/*.json for the reasons"
-        )
+        raise InputError(f"config.inputs={config.inputs!r}: no record is left, for the reasons above")
     write_solutions(workdir / SOLUTIONS, kept)
-    counts = statistics.count_outcomes(outcomes)
-    golds_told = sum((collections.Counter(part["golds"]) for part in told), collections.Counter())
-    write_json(
-        workdir / "statistics.json",
-        counts | {"golds": golds_told, "characters": statistics.describe_lengths(kept)},
-    )
-    print(statistics.write_table(counts))
-    return {name: counts[name] for name in ("records", "kept", "dropped")} | {"golds": dict(golds_told)}
+    write_json(workdir / "statistics.json", told)
+    return {name: told[name] for name in ("records", "kept", "dropped", "golds")}
 
 
 def read_golds(folder: str) -> tuple[list[pathlib.Path], dict[str, str]]:
@@ -135,44 +112,6 @@ def run_blocks(pool: Pool, seconds: float, memory: int, blocks: Sequence[str]) -
             is_over = result.error is None or result.kind == "exited"
             found.append((result.stdout if is_over else result.error, not is_over))
     return found
-
-
-def convert(path: pathlib.Path, stem: pathlib.Path, checks: Checks, workers: int, label: str) -> None:
-    """Writes the solutions of a file, then their counts, which say that the file is done."""
-    outcomes: Counts = collections.Counter()
-    golds: collections.Counter[str] = collections.Counter()
-    kept: list[Solution] = []
-    drafts = []
-    for record in read_records(path):
-        try:
-            if record is None:
-                raise Rejected("damaged")
-            drafts += read_record(record, path.stem)
-        except Rejected as reason:
-            outcomes[path.stem, "", "", str(reason)] += 1
-
-    def look(draft):
-        try:
-            return check(draft, checks)
-        except Rejected as reason:
-            return str(reason)
-
-    with (
-        concurrent.futures.ThreadPoolExecutor(workers) as threads,
-        Progress(len(drafts), label, "solution") as progress,
-    ):
-        for start in range(0, len(drafts), _BATCH):
-            batch = drafts[start : start + _BATCH]
-            for draft, found in zip(batch, threads.map(look, batch), strict=True):
-                outcome = found if isinstance(found, str) else statistics.KEPT
-                outcomes[draft.source, draft.kind, draft.language, outcome] += 1
-                if not isinstance(found, str):
-                    kept.append(found[0])
-                    golds[found[1]] += 1
-            progress.advance(len(batch))
-    write_solutions(stem.with_suffix(".jsonl"), kept)
-    told: Mapping[str, Any] = {"outcomes": [[*outcome, count] for outcome, count in outcomes.items()], "golds": golds}
-    write_json(stem.with_suffix(".json"), told)
 
 
 if __name__ == "__main__":

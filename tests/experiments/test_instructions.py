@@ -7,6 +7,7 @@ import pytest
 
 from configs import instructions as configs
 from configs import sft as sft_configs
+from dsmath.data.instructions import conversion
 from dsmath.data.solutions import SOLUTIONS, read_solutions
 from dsmath.runs.errors import InputError
 from experiments import instructions, sft
@@ -78,7 +79,7 @@ def test_what_is_right_is_kept_and_the_rest_is_counted(config, tmp_path, capsys)
 
 def test_a_killed_run_loses_the_file_in_work_alone(config, tmp_path, monkeypatch):
     instructions.run(config, tmp_path / "whole")
-    convert, calls = instructions.convert, []
+    convert, calls = conversion.convert, []
 
     def convert_two(path, *rest):
         calls.append(path.name)
@@ -86,7 +87,7 @@ def test_a_killed_run_loses_the_file_in_work_alone(config, tmp_path, monkeypatch
             raise KeyboardInterrupt
         convert(path, *rest)
 
-    monkeypatch.setattr(instructions, "convert", convert_two)
+    monkeypatch.setattr(conversion, "convert", convert_two)
     with pytest.raises(KeyboardInterrupt):
         instructions.run(config, tmp_path / "run")
     instructions.run(config, tmp_path / "run")
@@ -111,7 +112,7 @@ def test_sets_without_a_right_solution_end_the_run(config, tmp_path):
     config.inputs, config.golds, config.benchmarks = str(tmp_path / "sets" / "metamath.jsonl"), "", ""
     assert instructions.run(config, tmp_path / "unchecked")["kept"] == 1
     config.golds = str(tmp_path / "benchmarks")
-    with pytest.raises(InputError, match=r"no record is left; see .*files/\*\.json for the reasons"):
+    with pytest.raises(InputError, match="no record is left, for the reasons above"):
         instructions.run(config, tmp_path / "run")
 
 

@@ -1,6 +1,6 @@
 """The benchmarks as TFDS datasets: one builder, a config a benchmark, ArrayRecord files, no TensorFlow.
 
-builder = prepare("gsm8k", "data", folder="benchmarks")
+builder = prepare("gsm8k", "data", folder="data/benchmarks")
 builder.as_data_source("test")[0]["question"]
 """
 
