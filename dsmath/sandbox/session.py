@@ -84,7 +84,6 @@ class Session:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 socket.send_fds(control, [json.dumps(request).encode()], [theirs.fileno(), *self._streams])
             self._process = os.pidfd_open(self._hear_of_process())
-            self._pause()
         except BaseException:
             self.close()
             raise
@@ -93,7 +92,7 @@ class Session:
         """Its number, which the kernel vouches for: before it runs anything, the process tells that it is ready."""
         data, process = hear(self._socket, _START_SECONDS)
         reply = json.loads(data[4:])
-        if "broken" in reply:
+        if reply is not True:
             raise InputError(f"sandbox: this machine cannot confine a process ({reply['broken']})")
         return process
 
