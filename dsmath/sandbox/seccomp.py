@@ -1,7 +1,9 @@
 """The system calls that a solution may make, as a filter for the kernel, compiled by libseccomp.
 
-What is not listed is refused with EPERM: sockets of all kinds, new processes and threads, programs, mounts and
-namespaces, tracing, shared memory, keys, devices, io_uring. A solution is one thread that computes and uses its files.
+What is not listed is refused with EPERM: sockets, new processes and threads, programs, mounts and namespaces, tracing,
+shared memory, keys, devices, io_uring. A solution is one thread that computes and uses its files. Of sockets it has
+pairs of connected streams, which reach nobody else and by which an event loop of asyncio wakes itself: no address, no
+flag (out-of-band data had holes in kernels), no message with descriptors.
 """
 
 import ctypes
@@ -29,9 +31,10 @@ _SIGNALS = """
 _TIME = "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time"
 # The requests of two calls that do many things. Python asks each file that it opens whether it is a terminal.
 _REQUESTS = {
-    "ioctl": (0x5401, 0x5451),  # TCGETS, FIOCLEX
+    "ioctl": (0x5401, 0x5421, 0x5451),  # TCGETS, FIONBIO, FIOCLEX
     "fcntl": (0, 1, 2, 3, 4, 1030),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
 }
+_STREAMS = (1, 0x80001)  # SOCK_STREAM, and with SOCK_CLOEXEC
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 _EQUAL = 4
@@ -59,6 +62,11 @@ def make_filter() -> bytes:
         for name, requests in _REQUESTS.items():
             for request in requests:
                 _allow(library, rules, name, _Comparison(1, _EQUAL, request, 0))
+        for kind in _STREAMS:
+            domain = _Comparison(0, _EQUAL, 1, 0)  # AF_UNIX
+            _allow(library, rules, "socketpair", domain, _Comparison(1, _EQUAL, kind, 0), _Comparison(2, _EQUAL, 0, 0))
+        for name in ("sendto", "recvfrom"):
+            _allow(library, rules, name, _Comparison(3, _EQUAL, 0, 0), _Comparison(4, _EQUAL, 0, 0))  # flags, address
         with tempfile.TemporaryFile() as file:
             if library.seccomp_export_bpf(rules, file.fileno()):
                 raise InputError("sandbox: libseccomp cannot write a filter for this machine")

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import resource
+import selectors
 import signal
 import socket
 import struct
@@ -56,6 +57,7 @@ def main() -> None:
     _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # solutions that ended leave nothing to be waited for
     exec(options["warm"], {})
+    selectors.DefaultSelector = selectors.PollSelector  # of asyncio; epoll is refused
     sys.modules["examiner"] = types.ModuleType("examiner")
     exec(compile(options["examiner"], "<examiner>", "exec"), vars(sys.modules["examiner"]))
     _warm_up()

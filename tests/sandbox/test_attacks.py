@@ -75,7 +75,21 @@ print(here.value.decode())
     "connect by IPv6": f"import socket; socket.socket(socket.AF_INET6); {_THROUGH}",
     "connect to a socket with a path": f"import socket; socket.socket(socket.AF_UNIX).connect('PATH'); {_THROUGH}",
     "connect to an abstract socket": f"import socket; socket.socket(1).connect('\\0' + 'ABSTRACT'); {_THROUGH}",
-    "make a pair of sockets": f"import socket; socket.socketpair(); {_THROUGH}",
+    "make a pair of datagram sockets": f"import socket; socket.socketpair(type=socket.SOCK_DGRAM); {_THROUGH}",
+    "make a pair of packet sockets": f"import socket; socket.socketpair(type=socket.SOCK_SEQPACKET); {_THROUGH}",
+    "pass a descriptor": f"import socket; a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [0]); {_THROUGH}",
+    "take a descriptor": f"""
+import socket
+a, b = socket.socketpair()
+a.send(b'x')
+socket.recv_fds(b, 1, 1); {_THROUGH}
+""",
+    "send out of band": f"import socket; a, b = socket.socketpair(); a.send(b'x', socket.MSG_OOB); {_THROUGH}",
+    "peek": f"import socket; a, b = socket.socketpair(); a.send(b'x'); b.recv(1, socket.MSG_PEEK); {_THROUGH}",
+    "rename a socket": f"import socket; socket.socketpair()[0].bind('x'); {_THROUGH}",
+    "widen a socket": f"import socket; socket.socketpair()[0].setsockopt(1, socket.SO_SNDBUF, 1 << 17); {_THROUGH}",
+    "ask who is at a socket": f"import socket; socket.socketpair()[0].getsockopt(1, 17, 12); {_THROUGH}",
+    "wait by epoll": f"import select; select.epoll(); {_THROUGH}",
     "ask the kernel by netlink": f"import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); {_THROUGH}",
     # processes and memory
     "fork": f"import os; os.fork() or os._exit(0); {_THROUGH}",
@@ -114,6 +128,9 @@ PRIVILEGED = {
     "send raw packets": f"import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); {_THROUGH}",
     "use the kernel's ciphers": f"import socket; socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET); {_THROUGH}",
     "talk to the hypervisor": f"import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM); {_THROUGH}",
+    "send to an address through a pair": f"{_CTYPES}import socket\na, b = socket.socketpair()\n"
+    f"assert libc.sendto(a.fileno(), b'x', 1, 0, bytes([1, 0]) + b'PATH', 110) == 1; {_THROUGH}",
+    "pair network sockets": f"import socket; socket.socketpair(socket.AF_INET); {_THROUGH}",
     "use io_uring": f"{_CTYPES}assert libc.syscall(425, 1, bytes(120)) >= 0; {_THROUGH}",
     "load a program into the kernel": f"{_CTYPES}assert libc.syscall(BPF, 0, bytes(72), 72) >= 0; {_THROUGH}",
     "hold a key": f"{_CTYPES}assert libc.syscall(KEYCTL, 0, -3, 1) >= 0; {_THROUGH}",

@@ -243,14 +243,18 @@ def _wait_for(condition) -> None:
 
 
 def _states() -> list[str]:
-    """The states of this process's jails, oldest first: bubblewrap, its first process within, template, solutions."""
-    found = {}
-    for folder in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+    """The states of this process's jails, parents first: bubblewrap, its first process within, template, solutions."""
+    processes = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (folder / "cmdline").read_bytes()
         except OSError:  # it has ended meanwhile
             continue
-        if b"/template.py" in command and (int(parent) == os.getpid() or int(parent) in found):
-            found[int(folder.name)] = state
-    return list(found.values())
+        if b"/template.py" in command:
+            processes[int(folder.name)] = (int(parent), state)
+    found, parents = [], {os.getpid()}
+    while parents:  # numbers start again from the smallest one day, so they tell no age
+        parents = {process for process, (parent, _) in processes.items() if parent in parents}
+        found += [processes[process][1] for process in parents]
+    return found

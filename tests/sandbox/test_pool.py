@@ -44,6 +44,22 @@ print("nowhere", file=open(os.devnull, "w"))
     assert run(code).stdout == "数(值=3)\n"
 
 
+def test_a_program_runs_an_event_loop(run):
+    code = """
+import asyncio
+async def double(n):
+    await asyncio.sleep(0.01 * n)
+    return 2 * n
+async def main():
+    return await asyncio.gather(*map(double, (3, 1, 2))), await asyncio.wait_for(double(1), 5)
+asyncio.run(main())
+"""
+    assert run(code).value == "([6, 2, 4], 2)"
+    assert run(f"{code}\nasyncio.run(asyncio.to_thread(print))").error.startswith(
+        "RuntimeError: can't start new thread"
+    )
+
+
 def test_the_same_program_gives_the_same_output(run):
     code = "import random, numpy as np\n(random.random(), np.random.rand(), hash('x'), {'a', 'b', 'c'})"
     assert run(code).value == run(code).value
