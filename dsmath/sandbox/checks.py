@@ -7,9 +7,11 @@ interpreter, patches builtins, exits, prints, writes into the reply's channel or
 everything, all that reaches the tests are numbers, texts and containers of them; expected values never reach the
 program.
 
-What remains: a program can know the answers by heart. Arguments are copied, so that a change of an argument in place is
-not seen by the tests (neither benchmark looks for one), and an answer that is no plain data fails (an iterator, an
-array, an instance of the program's own class), even where it would compare equal.
+What remains: a program can know the answers by heart. Where the tests are bare assertions, a function that they call by
+a name which is not Python's own is the program's; tests that bring a comparing function need an entry point (MBPP has
+no such test). Arguments are copied: the tests do not see that one is changed in place (neither benchmark looks for it).
+An answer that is no plain data fails (an iterator, an array, an instance of the program's own class), even where it
+would compare equal.
 """
 
 import ast

@@ -65,6 +65,14 @@ def test_the_same_program_gives_the_same_output(run):
     assert run(code).value == run(code).value
 
 
+def test_a_process_that_cannot_be_confined_is_told_and_the_next_one_runs(pool, run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dsmath.sandbox.jail._SCRATCH", "/nowhere")
+        with pytest.raises(InputError, match=r"cannot confine a process .*No such file"):
+            pool.open(_MEMORY)
+    assert run("1").value == "1"
+
+
 def test_blocks_of_a_solution_share_a_state_and_solutions_do_not(pool):
     with pool.open(_MEMORY) as one, pool.open(_MEMORY) as other:
         one.run("x = 1\nopen('note', 'w').write('one')", 30.0)

@@ -89,6 +89,11 @@ class Prover:
         for _ in range(servers - 1):
             self._servers.put(None)  # started when it is needed
 
+    @property
+    def size(self) -> int:
+        """Proofs that are checked at once."""
+        return self._size
+
     def check(self, header: str, statement: str, proof: str) -> Verdict:
         """The verdict on one proof.
 
