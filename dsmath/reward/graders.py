@@ -87,7 +87,10 @@ def _check(grader: str) -> None:
 def _paper_grade(answers: list[str], gold: str, benchmark: str, gold_solution: str = "", question: str = "") -> Grade:
     if not answers:
         return Grade(None, "no_answer", "the released evaluation finds no answer")
-    is_right = comparison.is_correct(answers, gold, benchmark, gold_solution, question)
+    try:
+        is_right = comparison.is_correct(answers, gold, benchmark, gold_solution, question)
+    except RecursionError:  # a sum of a thousand terms
+        is_right = False
     rule = f"the released evaluation's rule for {benchmark or 'single answers'}"
     return Grade("; ".join(answers), "right" if is_right else "wrong", rule)
 
@@ -97,7 +100,10 @@ def _compare_ocw(prediction: str, gold: str) -> Comparison:
     result = compare(prediction, gold)
     if result.outcome == "right":
         return result
-    expected, found = _number(gold), _number(prediction)
+    try:
+        expected, found = _number(gold), _number(prediction)
+    except RecursionError:
+        return result
     if expected is None or found is None:
         return result
     is_close = abs(found - expected) <= _OCW_TOLERANCE * abs(expected)

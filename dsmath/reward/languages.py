@@ -31,7 +31,7 @@ _CHINESE = [  # (pattern, replacement), in this order
 ]
 _CHINESE = [(re.compile(pattern), replacement) for pattern, replacement in _CHINESE]
 _PERCENT = re.compile(rf"(?<![{''.join(_DIGITS)}十])百分之({_NUMBER})")
-_FRACTION = re.compile(rf"(?:({_NUMBER})又)?({_NUMBER})分之(\\radical )?({_NUMBER})")
+_FRACTION = re.compile(rf"(?<![\d.])(?:({_NUMBER})又)?({_NUMBER})分之(\\radical )?({_NUMBER})")
 _POWERS_OF_TEN = {"万": 4, "亿": 8, "万亿": 12}
 
 _SMALL = (
@@ -53,7 +53,7 @@ _ENGLISH = [
     (r"^(\d+(?:\.\d+)?)\s+(?:to|is\s+to)\s+(\d+(?:\.\d+)?)$", r"\1:\2"),
 ]
 _ENGLISH = [(re.compile(pattern), replacement) for pattern, replacement in _ENGLISH]
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*(thousand|million|billion|trillion)\b\s*\}?")
+_QUANTITY = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*(thousand|million|billion|trillion)\b\s*\}?")
 
 
 def rewrite_words(text: str) -> str:
@@ -77,14 +77,16 @@ def _rewrite_chinese(text: str) -> str:
     if re.fullmatch(rf"-?\s*{_NUMERAL}\s*[^\d\\=]{{0,4}}", text):
         text = re.sub(rf"^(-?)\s*({_NUMERAL})", lambda found: found[1] + _digits(found[2]), text)
     text = re.sub(
-        r"(\d+(?:\.\d+)?)\s*(万亿|万|亿)", lambda found: f"{found[1]}*10^{{{_POWERS_OF_TEN[found[2]]}}}", text
+        r"(?<![\d.])(\d+(?:\.\d+)?)\s*(万亿|万|亿)", lambda found: f"{found[1]}*10^{{{_POWERS_OF_TEN[found[2]]}}}", text
     )
     text = re.sub(r"\s*(?:或者|或)\s*", r" \\text{ or } ", text)
     text = re.sub(r"\s*(?:并且|而且|且)\s*", r" \\text{ and } ", text)
     text = re.sub(r"(?<=[\d)}\]A-Za-z%])\s*(?:以及|和|与|及)\s*(?=[\d(\\A-Za-z-])", ", ", text)
     text = re.sub(rf"(?<=[\d)}}\]A-Za-z%])\s*\(\s*[{_HAN}A-Za-z/]+\s*\)\s*$", "", text)
     # The measure word after a quantity: 24米, 60千米/时, 15平方厘米, 8个苹果.
-    text = re.sub(rf"(?<=[\d)}}\]A-Za-z%])\s*(?:/?[{_HAN}]+)+(?:/[A-Za-z{_HAN}]+)?\s*\.?(?=$|,|;|\\text)", "", text)
+    text = re.sub(
+        rf"(?<=[\d)}}\]A-Za-z%])\s*/?[{_HAN}]{{1,20}}(?:/[A-Za-z{_HAN}]{{1,10}})?\s*\.?(?=$|,|;|\\text)", "", text
+    )
     return text if not _IS_HAN.search(text) else _only_number(text)
 
 

@@ -126,12 +126,12 @@ _LAYOUT = [(re.compile(pattern), replacement) for pattern, replacement in _LAYOU
 _MARKDOWN = re.compile(r"^(\*\*|\*|`|\"|\u201c)(?!\s)([^*`\"]+)(?:\1|\u201d)$", re.S)
 _PLAIN = re.compile(r"[-+\d\s.,/]*|[A-Za-z\s]*")  # what no pattern of the layout changes
 _REPEATING = re.compile(
-    r"(?P<whole>\d*)\.(?P<start>\d*)(?:\\(?:overline|bar|dot)\s*\{(?P<period>\d+)\}(?!\d*\\dot)"
+    r"(?<!\d)(?P<whole>\d*)\.(?P<start>\d*)(?:\\(?:overline|bar|dot)\s*\{(?P<period>\d+)\}(?!\d*\\dot)"
     r"|\\(?:overline|bar|dot)\s*(?P<digit>\d)(?!\d*\\dot)"
     r"|\\dot\s*\{?(?P<first>\d)\}?(?P<middle>\d{0,9})\\dot\s*\{?(?P<last>\d)\}?)"
 )
 _DOTS = re.compile(
-    r"(?P<whole>\d*)\.(?P<start>\d{0,6}?)(?P<period>\d{1,6}?)(?P=period){2,}\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))"
+    r"(?<!\d)(?P<whole>\d*)\.(?P<start>\d{0,6}?)(?P<period>\d{1,6}?)(?P=period){2,}\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))"
 )
 _LETTER_DIGITS = re.compile(
     r"^\$?(?:\\(?:text|mathrm)\s*\{)?(?=[0-9A-F]*[A-F])([0-9A-F]{1,60})\}?\s*_\s*\{?(1[1-6])\}?\$?\.?$"

@@ -6,6 +6,8 @@ of Minerva (Lewkowycz et al. 2022, appendix D).
 
 import re
 
+from dsmath.reward.expressions import MAX_LENGTH
+
 _BEFORE_UNITS = [
     (r"\n|\\!", ""),
     (r"^\\text\{(.*)\}$", r"\1"),
@@ -44,7 +46,9 @@ _OCW_REMOVED = (
 
 
 def clean(text: str) -> str:
-    """An answer without layout, units, degree signs, currency and spaces, its fractions in braces."""
+    """An answer without layout, units, degree signs, currency and spaces, its fractions in braces; longer ones stay."""
+    if len(text) > MAX_LENGTH:
+        return text
     text = _apply(_BEFORE_UNITS, text.strip().rstrip("."))
     without_unit = re.sub(r"\\text\{.*?\}$", "", text).strip()
     text = _apply(_AFTER_UNITS, without_unit or text)

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from dsmath.reward import algebra, numerics
-from dsmath.reward.expressions import Tree, UnreadableError, parse_expression
+from dsmath.reward.expressions import MAX_LENGTH, Tree, UnreadableError, parse_expression
 from dsmath.reward.notation import clean as rewrite
 from dsmath.reward.paper.cleaning import clean, clean_expression
 from dsmath.reward.paper.extraction import extract
@@ -45,7 +45,7 @@ def is_correct(answers: list[str], gold: str, benchmark: str, gold_solution: str
       benchmark: a name such as "gsm8k".
       gold_solution, question: of MATH, where every box of the gold solution is a gold answer.
     """
-    if not answers:
+    if not answers or any(len(text) > MAX_LENGTH for text in (*answers, gold)):
         return False
     if benchmark == "math":
         golds = (
