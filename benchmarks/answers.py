@@ -8,6 +8,7 @@ extracted first). Both start with warm imports and empty caches; a case's time i
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from dsmath.runs.workdir import write_json
 _CASES = flags.DEFINE_string("cases", None, "JSON lines of gold, prediction, equivalent and kind", required=True)
 _JSON = flags.DEFINE_string("json", None, "file for all figures, with the machine's description")
 _GOAL = 10.0
+_AGREEMENT_GOAL = 0.99
 _TIMEOUT = 4.5  # seconds; math-verify gives a step up after 5
 
 
@@ -39,6 +41,12 @@ def main(argv: list[str]) -> None:
         )
     for name in ("false_accepts", "false_rejects"):
         print(f"dsmath's {name.replace('_', ' ')}: {', '.join(rows['dsmath'][name]) or 'none'}")
+    alone = sorted(set(rows["dsmath"]["false_accepts"]) - set(rows["math-verify"]["false_accepts"]))
+    print(f"false accepts that math-verify avoids: {', '.join(alone) or 'none'} (goal: none)")
+    print(f"agreement {rows['dsmath']['agreement']:.4f} (goal: {_AGREEMENT_GOAL})")
+    outputs = [case for case in cases if case.get("tag") == "gsm8k_model_output"]
+    unlike = [str(case["id"]) for case in outputs if _ours(case) != case["equivalent"]]
+    print(f"real model outputs of GSM8K, {len(outputs)}: labels not reproduced: {', '.join(unlike) or 'none'}")
     quick = [i for i, seconds in enumerate(rows["math-verify"]["seconds"]) if seconds < _TIMEOUT]
     sums = [sum(row["seconds"][i] for i in quick) for row in rows.values()]
     print(
@@ -48,7 +56,10 @@ def main(argv: list[str]) -> None:
     ratio = rows["dsmath"]["cases_per_second"] / rows["math-verify"]["cases_per_second"]
     if _JSON.value:
         machine = timing.describe_machine("sympy", "math-verify")
-        write_json(_JSON.value, {"cases": len(cases), "rows": rows, "ratio": ratio, "goal": _GOAL, "machine": machine})
+        found = {"cases": len(cases), "rows": rows, "false_accepts_alone": alone, "ratio": ratio, "goal": _GOAL}
+        write_json(_JSON.value, {**found, "machine": machine})
+    if alone or rows["dsmath"]["agreement"] < _AGREEMENT_GOAL:
+        sys.exit(1)
     timing.conclude("answers_per_second", ratio, _GOAL)
 
 
