@@ -120,6 +120,8 @@ _LAYOUT = [  # (pattern, replacement), in this order
     (r"\\pounds|\\euro|\\yen|\\text\{\s*(?:\\?\$|Rs\.?|USD)\s*\}", " "),
     (r"\b(?:np|math|numpy|sympy)\.(?=[a-z])", ""),
     (r"\\(?:sqrt)\s*\[\s*\]", r"\\sqrt"),
+    (r"(?<=\d)\s*\(\s*(?:[kcdm]?m|k?g|mL|L|min)(?:\s*\^\s*\{?\d\}?)?\s*\)\s*$", ""),
+    (r"(?<![A-Za-z])log(2|10)\s*(?=\()", r"\\log_{\1}"),
 ]
 _LAYOUT = [(re.compile(pattern), replacement) for pattern, replacement in _LAYOUT]
 

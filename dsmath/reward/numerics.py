@@ -141,7 +141,7 @@ class _Evaluator:
             return self._power(_MP.e, first)
         if name in ("factorial", "binom"):
             if any(_MP.im(value) or not 0 <= _MP.re(value) <= MAX_FACTORIAL for value in arguments):
-                raise UndecidedError(f"{name} out of bounds")
+                raise (_UndefinedError if self._env else UndecidedError)(f"{name} out of bounds")
             return _MP.factorial(first) if name == "factorial" else _MP.binomial(*arguments)
         if name in ("arcsin", "arccos") and self._env and abs(first) > 1:
             raise _UndefinedError(f"{name} beyond 1")
