@@ -5,8 +5,9 @@ A tree is a tuple whose first member names the node: ("num", Fraction), ("sym", 
 ("fn", name, argument…), ("pct", x) and ("deg", x).
 """
 
-import re
 from fractions import Fraction
+
+from dsmath.reward.tokens import FUNCTIONS, UnreadableError, tokenize
 
 Tree = tuple
 
@@ -14,11 +15,6 @@ MAX_LENGTH = 2000  # characters
 _MAX_DEPTH = 40  # of brackets
 _MAX_DECIMAL_EXPONENT = 4000  # 1e9999999 is a word of ten characters and a number of ten million
 
-_NAMES = (
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh ln log exp sqrt abs floor ceil "
-    "lg max min gcd lcm"
-)
-FUNCTIONS = frozenset(_NAMES.split())
 _PLAIN = {
     "asin": "arcsin",
     "acos": "arccos",
@@ -35,15 +31,6 @@ _LETTERS = (
 _GREEK = frozenset(_LETTERS.split())
 _RADICALS = {"radical": 2, "cuberoot": 3, "fourthroot": 4}  # √, ∛ and ∜, which take what follows
 _DECORATIONS = frozenset(("dot", "ddot", "hat", "bar", "overline", "tilde", "widehat", "overrightarrow"))
-_TOKEN = re.compile(
-    r"\s*(?:(?P<num>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)|(?P<cmd>\\[A-Za-z]+|\\[{}])"
-    r"|(?P<name>(?:arc|a)?(?:sin|cos|tan)h?|(?:arc)?(?:cot|sec|csc)|ln|log|lg|exp|sqrt|abs|floor|ceil|max|min|gcd|lcm"
-    r"|infinity|Infinity|inf|pi(?![a-z]))|(?P<sym>[A-Za-z])|(?P<op>[-+*/^_!|()\[\]{},%']))"
-)
-
-
-class UnreadableError(ValueError):
-    """The text is no expression of this grammar."""
 
 
 def parse_expression(text: str) -> Tree:
@@ -56,25 +43,11 @@ def parse_expression(text: str) -> Tree:
     """
     if len(text) > MAX_LENGTH:
         raise UnreadableError("too long")
-    parser = _Parser(_tokenize(text))
+    parser = _Parser(tokenize(text))
     tree = parser.sum()
     if parser.kind() is not None:
         raise UnreadableError(f"{parser.value()!r} after the end")
     return tree
-
-
-def _tokenize(text: str) -> list[tuple[str, str, bool]]:
-    """Tokens as (kind, text, whether space stands before)."""
-    tokens, position = [], 0
-    text = text.rstrip()
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if not found:
-            raise UnreadableError(f"{text[position]!r} is no part of an expression")
-        kind = found.lastgroup
-        tokens.append((kind, found[kind], text[position].isspace()))
-        position = found.end()
-    return tokens
 
 
 class _Parser:

@@ -19,9 +19,9 @@ _CALM = settings(deadline=None, suppress_health_check=list(HealthCheck), derando
 def _judge(text: str, gold: str, benchmark: str) -> None:
     if symbolic.needs_worker(text, gold):  # its limit is tested elsewhere
         return
-    started = time.monotonic()
+    started = time.process_time()
     judge_every_way(text, gold, benchmark)
-    assert time.monotonic() - started < 5  # a busy machine; under 0.4 s on an idle one
+    assert time.process_time() - started < 5  # under 0.4 s
 
 
 @settings(_CALM, max_examples=300)
@@ -63,9 +63,9 @@ def test_any_formula_is_judged(text, gold):
     ],
 )
 def test_texts_on_which_patterns_could_stall_are_judged_at_once(text):
-    started = time.monotonic()
+    started = time.process_time()
     judge_every_way(text, "1/2", "ocw")
-    assert time.monotonic() - started < 1.5
+    assert time.process_time() - started < 1.5
 
 
 def test_nothing_of_a_text_is_executed():
