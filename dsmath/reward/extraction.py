@@ -8,7 +8,7 @@ BOX = re.compile(  # a backslash may have been lost on the way: "\\b" is a backs
 FALLBACKS = ("none", "last_number")
 
 _END = (
-    r"(?=\s*(?:[.!](?:\s|$)|[。！．]|\n|$|,?\s*(?:because|since|so|as|which)(?:\s|$)"
+    r"(?=\s*(?:[.!](?:\s|$)|[。！．]|\n|$|,?\s*(?<!\w)(?:because|since|so|as|which)(?:\s|$)"
     r"|,\s*(?:and|but|where|when|if|for|with|meaning)\s+[a-z']{2,}|[，,;；]?\s*(?:因为|所以|因此|故|其中)))"
 )
 _LETTERS = r"[（(]?\$?\s*[A-H](?:\s*[,、，和]?\s*[A-H])*\s*\$?[)）]?"

@@ -20,6 +20,7 @@ _SOLUTIONS = [
     ("The answer is $\\boxed{42}$.", "42"),
     ("So the answer is 42 apples.", "42"),
     ("the answer is $42, since", "42"),
+    ("The answer is Texas because it is large.", "Texas"),
     ("Answer: 42", "42"),
     ("ANSWER: 42", "42"),
     ("Answer:\n42", "42"),
