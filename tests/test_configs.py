@@ -259,7 +259,7 @@ def test_the_chain_shares_its_fields():
     assert config.mine.input == "crawl/*.warc.gz"
 
 
-ABLATIONS = {"fig5": ("nano", "1b3"), "fig6": ("nano", "7b"), "fig7": ("nano", "7b")}
+ABLATIONS = {"fig5": ("nano", "1b3"), "fig6": ("nano", "7b"), "fig7": ("nano", "7b"), "tools": ("nano", "7b")}
 
 
 def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:

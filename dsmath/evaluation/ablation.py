@@ -1,6 +1,7 @@
 """What a sweep found: rows of its runs, a table of means with standard errors, and the figure.
 
-A row is a run with one seed at one step: `label, seed, step, workdir` and `result`, the evaluation's.
+A row is a run with one seed at one step: `label, seed, step, workdir` and `result`, the evaluation's. An evaluation on
+several benchmarks or in several modes gives a row for each.
 """
 
 import csv
@@ -61,9 +62,18 @@ def collect(points: Iterable[Point]) -> list[dict[str, Any]]:
     for point in points:
         result = read_result(point.workdir)
         if result is not None:
-            place = {"label": point.label, "seed": point.seed, "step": point.step, "workdir": str(point.workdir)}
-            rows.append(place | {"result": result})
+            place = {"seed": point.seed, "step": point.step, "workdir": str(point.workdir)}
+            rows += [{"label": label, **place, "result": part} for label, part in _parts(point.label, result).items()]
     return rows
+
+
+def _parts(label: str, result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The results of an evaluation by label, which names the benchmark and the mode where there are several."""
+    found = result.get("results", [])
+    if len(found) < 2:
+        return {label: result}
+    several = [name for name in ("title", "mode") if len({one[name] for one in found}) > 1]
+    return {", ".join([label, *(one[name] for name in several)]): one for one in found}
 
 
 def metric(row: Mapping[str, Any], name: str) -> float:

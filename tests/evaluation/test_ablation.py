@@ -72,6 +72,20 @@ def test_only_finished_stages_have_rows(tmp_path):
     assert [(row["seed"], row["result"]) for row in rows] == [(0, {"accuracy": 0.5})]
 
 
+def test_an_evaluation_in_two_modes_has_a_row_for_each(tmp_path):
+    record = {"title": "Embedded problems", "mode": "chat", "accuracy": 0.1}
+    other = record | {"mode": "chat_tool", "accuracy": 0.9}
+    write_json(tmp_path / "two" / "result.json", {"results": [record, other], "grader": "strict"})
+    write_json(tmp_path / "one" / "result.json", {"results": [record], "accuracy": 0.1})
+    rows = ablation.collect([Point("SFT", 0, None, tmp_path / "two"), Point("RL", 0, None, tmp_path / "one")])
+    assert [row["label"] for row in rows] == ["SFT, chat", "SFT, chat_tool", "RL"]
+    assert ablation.make_table(rows, ("accuracy",)).splitlines()[2:] == [
+        "| SFT, chat | 1 | 10.0 % |",
+        "| SFT, chat_tool | 1 | 90.0 % |",
+        "| RL | 1 | 10.0 % |",
+    ]
+
+
 def test_an_unknown_metric_is_named_with_those_there_are():
     with pytest.raises(InputError, match=r"config\.metrics: 'acuracy' is no number of stages/RFT.*accuracy, loss"):
         ablation.make_table(ROWS, ("acuracy",))

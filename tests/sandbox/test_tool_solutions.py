@@ -1,10 +1,15 @@
 """Tool-integrated solutions from training to rollout: one sequence of tokens, one mask, in both."""
 
+import json
+
 import jax
 import numpy as np
 import optax
+import pyarrow.parquet
 import pytest
 
+from configs import generate as generate_configs
+from configs import rl as rl_configs
 from dsmath.data import chat
 from dsmath.data.solutions import Solution, chat_prompt
 from dsmath.data.tokenizer import Tokenizer
@@ -12,13 +17,16 @@ from dsmath.data.turns import write_block, write_output
 from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.rollout.decoding import Decoding
-from dsmath.rollout.engine import Engine
 from dsmath.rollout.ends import find_call
+from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
 from dsmath.rollout.requests import Request
+from dsmath.runs.errors import InputError
 from dsmath.sandbox.tool import PythonTool
+from dsmath.train.checkpoint import Checkpointer
 from dsmath.train.state import create_state, make_train_step
 from dsmath.train.supervised import next_token_loss
+from experiments import generate, rl
 
 NEW = 160  # tokens of a sample
 RECORDS = [
@@ -26,8 +34,8 @@ RECORDS = [
     Solution(
         "有多少个？",
         "43",
-        f"用程序计算。\n{write_block('x = 6*7')}{write_output('')}好。\n{write_block('print(x + 1)')}{write_output('43')}"
-        "答案是\\boxed{43}。",
+        f"用程序计算。\n{write_block('x = 6*7')}{write_output('')}好。\n"
+        f"{write_block('print(x + 1)')}{write_output('43')}答案是\\boxed{{43}}。",
         "tir",
         "zh",
     ),
@@ -68,11 +76,23 @@ def learned(make_model_config, tokenizer):
     for _ in range(100):
         state, metrics = step(state, batch)
     assert float(metrics["loss"]) < 0.05
-    return model, mesh, state.params
+    return model, mesh, state
+
+
+@pytest.fixture(scope="module")
+def workdir(learned, tokenizer, tmp_path_factory):
+    """The model as a finished stage."""
+    model, _, state = learned
+    folder = tmp_path_factory.mktemp("learned")
+    tokenizer.save(folder)
+    with Checkpointer(folder, model.config, save_every=1, keep_last=1) as checkpointer:
+        checkpointer.save(state, {}, loss=1.0)
+    (folder / "result.json").write_text("{}")
+    return folder
 
 
 def test_a_rollout_makes_the_tokens_and_the_mask_of_training(learned, tokenizer, tool):
-    model, mesh, params = learned
+    model, mesh, state = learned
     limits = fit(
         model.config,
         mesh,
@@ -97,7 +117,7 @@ def test_a_rollout_makes_the_tokens_and_the_mask_of_training(learned, tokenizer,
         )
         for place, record in enumerate(RECORDS)
     ]
-    completions = {one.request_id: one for one in engine.generate(params, requests, jax.random.key(0))}
+    completions = {one.request_id: one for one in engine.generate(state.params, requests, jax.random.key(0))}
     examples = chat.encode_examples(RECORDS, tokenizer, 1000)
     for place, (request, example) in enumerate(zip(requests, examples, strict=True)):
         assert completions[place].finish_reason == "stop"
@@ -113,3 +133,43 @@ def test_a_call_ends_with_a_turn_of_the_training_example(tokenizer, tool):
         for start in starts[:-1]:
             end = start + mask[start:].index(0)
             assert find_call(tokenizer, tool, tokens, start, start)[0] == end
+
+
+def test_completions_of_a_file_hold_what_programs_printed(workdir, pool, tmp_path):
+    config = generate_configs.get_config("nano")
+    config.init_from, config.input, config.num_cpu_devices = str(workdir), str(tmp_path / "p.jsonl"), jax.device_count()
+    config.num_samples, config.rollout.slots, config.tool.workers, config.tool.enabled = 1, 8, 1, True
+    config.decoding.update({"temperature": 0.0, "max_new_tokens": NEW})
+    lines = [{"question": record.question, "language": record.language, "kind": "tir"} for record in RECORDS]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    generate.run(config, tmp_path / "run")
+    files = sorted((tmp_path / "run" / "completions").glob("*.parquet"))
+    completions = pyarrow.parquet.read_table(files)["completion"].to_pylist()
+    assert completions[1] == RECORDS[1].solution
+    assert write_output("42") in completions[0]
+
+
+@pytest.mark.slow
+def test_a_policy_with_the_tool_is_rewarded_for_its_answer_and_learns_from_its_own_tokens(workdir, tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"question": "How many?", "answer": "#### 42"}) + "\n")
+    config = rl_configs.get_config("nano")
+    config.init_from, config.problems, config.num_problems = str(workdir), str(tmp_path), 0
+    config.num_cpu_devices, config.rollout.slots, config.tool.workers, config.tool.enabled = 8, 8, 1, True
+    config.num_groups, config.group_size, config.num_steps, config.samples_every = 8, 4, 2, 1
+    config.decoding.max_new_tokens, config.optimizer.warmup_steps = NEW, 1
+    result = rl.run(config, tmp_path / "run")
+    assert result["accuracy"] > 0.5
+    samples = pyarrow.parquet.read_table(sorted((tmp_path / "run" / "samples").glob("*.parquet"))).to_pylist()
+    said = ["".join(p for p, mine in zip(row["pieces"], row["mask"], strict=True) if not mine) for row in samples]
+    assert write_output("42") in said
+
+
+def test_the_tool_is_refused_where_it_cannot_be(tmp_path):
+    config = rl_configs.get_config("nano,grpo_iterative")
+    config.reward, config.reward_model, config.tool.enabled = "process_model", "runs/reward", True
+    with pytest.raises(InputError, match=r"config\.tool\.enabled: .* set it to False or iterations to 1"):
+        rl.run(config, tmp_path)
+    config = rl_configs.get_config("nano")
+    config.tool.update({"enabled": True, "seconds": 0.0})
+    with pytest.raises(InputError, match=r"config\.tool\.seconds: 0\.0 must be positive"):
+        rl.run(config, tmp_path)
