@@ -36,7 +36,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.modes = BASE if base else CHAT[:1] if nano else CHAT
     c.folder = "data/benchmarks"  # holds one folder a benchmark
     c.split = "test"
-    c.problems = "embedded"  # what the benchmark "embedded" is: the generator's, or a folder with GSM8K's test.jsonl
+    c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's test.jsonl; it is the benchmark "embedded"
     c.num_problems = 500 if nano else 0  # of each benchmark, spread over its file; 0: all that real files hold
     c.published = ""  # the model in the paper's tables to stand beside ours, such as "DeepSeekMath-RL 7B"
 

@@ -38,7 +38,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.init_from = "runs/sft"  # workdir of the parent; it is the reference too
     c.lora_rank = 0  # 0: all parameters learn; else adapters of this rank beside frozen ones, for little memory
-    c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
+    c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 12000 if nano else 0  # 0: all that real files hold; §4.2: about 144 K questions
 
     # The method: source of the outputs, reward, gradient coefficient.

@@ -14,7 +14,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/tokenizer.py: preset {preset!r} is none of nano, 7b")
     c = ml_collections.ConfigDict()
     c.corpus = "runs/mine"  # a mining workdir, or a folder of Parquet files with a column `text`
-    c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
+    c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's train.jsonl and test.jsonl
     c.num_problems = 20000  # training problems beside the corpus; 0: all that real files hold
     c.characters_per_document = 10000  # a few long pages must not own the vocabulary
     c.vocab_size = 1024 if preset == "nano" else 102400  # the paper's model

@@ -21,9 +21,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.problems = "embedded_large"
     c.runs = ({"label": "SFT", "stage": "sft", "preset": preset, "overrides": {"init_from": "{base}"}},)
     c.common.sft.kinds = ("cot", "tir")  # each question once with its work and once with a program
-    c.common.evaluate.benchmarks = ("embedded",)
     c.common.evaluate.modes = ("chat", "chat_tool")
-    c.common.evaluate.protocol = ""
     c.common.evaluate.num_problems = 500
     c.common.evaluate.num_samples = 4  # the figure is of greedy solutions
     if nano:

@@ -1,6 +1,10 @@
 """Tool-integrated solutions from training to rollout: one sequence of tokens, one mask, in both."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -28,6 +32,7 @@ from dsmath.train.state import create_state, make_train_step
 from dsmath.train.supervised import next_token_loss
 from experiments import generate, rl
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 NEW = 160  # tokens of a sample
 RECORDS = [
     Solution("How many?", "42", f"```python\nprint(6*7)\n```\n\n{write_output('42')}So \\boxed{{42}}.", "tir"),
@@ -150,15 +155,28 @@ def test_completions_of_a_file_hold_what_programs_printed(workdir, pool, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_policy_with_the_tool_is_rewarded_for_its_answer_and_learns_from_its_own_tokens(workdir, tmp_path):
+def test_a_policy_with_the_tool_is_rewarded_for_its_answer_and_learns_from_its_own_tokens(workdir, pool, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"question": "How many?", "answer": "#### 42"}) + "\n")
-    config = rl_configs.get_config("nano")
-    config.init_from, config.problems, config.num_problems = str(workdir), str(tmp_path), 0
-    config.num_cpu_devices, config.rollout.slots, config.tool.workers, config.tool.enabled = 8, 8, 1, True
-    config.num_groups, config.group_size, config.num_steps, config.samples_every = 8, 4, 2, 1
-    config.decoding.max_new_tokens, config.optimizer.warmup_steps = NEW, 1
-    result = rl.run(config, tmp_path / "run")
-    assert result["accuracy"] > 0.5
+    overrides = {
+        "init_from": workdir,
+        "problems": tmp_path,
+        "num_problems": 0,
+        "num_groups": 2,
+        "group_size": 4,
+        "num_steps": 2,
+        "samples_every": 1,
+        "decoding.max_new_tokens": NEW,
+        "rollout.slots": 8,
+        "optimizer.warmup_steps": 1,
+        "tool.enabled": True,
+        "tool.workers": 1,
+    }
+    command = [sys.executable, "-m", "experiments.rl", "--config=configs/rl.py:nano", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.{field}={value}" for field, value in overrides.items()]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"] > 0.5
     samples = pyarrow.parquet.read_table(sorted((tmp_path / "run" / "samples").glob("*.parquet"))).to_pylist()
     said = ["".join(p for p, mine in zip(row["pieces"], row["mask"], strict=True) if not mine) for row in samples]
     assert write_output("42") in said
