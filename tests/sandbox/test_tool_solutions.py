@@ -150,7 +150,7 @@ def test_completions_of_a_file_hold_what_programs_printed(workdir, pool, tmp_pat
     generate.run(config, tmp_path / "run")
     files = sorted((tmp_path / "run" / "completions").glob("*.parquet"))
     completions = pyarrow.parquet.read_table(files)["completion"].to_pylist()
-    assert completions[1] == RECORDS[1].solution
+    assert completions[1].strip() == RECORDS[1].solution
     assert write_output("42") in completions[0]
 
 
