@@ -33,9 +33,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         c.benchmarks = ("gsm8k",) if nano else MATHEMATICS + GENERAL
     else:
         c.benchmarks = ("embedded",) if nano else ("gsm8k", "math", "mgsm_zh", "cmath")  # Table 5
-    c.modes = BASE if base else CHAT[:1] if nano else CHAT
+    c.modes = BASE if base else CHAT[:1] if nano else CHAT  # few_shot, few_shot_pot, choice, chat, chat_tool
     c.folder = "data/benchmarks"  # holds one folder a benchmark
-    c.split = "test"
+    c.split = "test"  # of each benchmark
     c.problems = "embedded"  # or embedded_large, or a folder with GSM8K's test.jsonl; it is the benchmark "embedded"
     c.num_problems = 500 if nano else 0  # of each benchmark, spread over its file; 0: all that real files hold
     c.published = ""  # the model in the paper's tables to stand beside ours, such as "DeepSeekMath-RL 7B"
@@ -58,6 +58,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.tool.test_seconds = 30.0  # of a program with all its tests; ours
 
     c.isabelle = ""  # folder of Isabelle2022, which checks miniF2F's proofs
+    # Limits of Isabelle, in seconds.
     c.proofs = ml_collections.ConfigDict(
         {
             "servers": 1,  # Isabelle's, each with some GB of memory; ours

@@ -40,7 +40,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.stop = ()  # strings that end a completion, besides the end-of-sequence token
     c.shard_size = 64 if nano else 256  # prompts of a file of completions; a killed run loses those that are not full
     c.rollout = rollout(preset)  # how much the engine holds at once
-    c.tool = tool()
+    c.tool = tool()  # Python that a sample may call
     c.tool.enabled = False  # True: blocks of Python are run; prompts of kind tir ask for them
     c.seed = 0  # of all that is drawn at random
     return c

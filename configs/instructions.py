@@ -16,9 +16,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.inputs = "sets"  # files, globs or folders, by commas: JSON lines, JSON, Parquet
     c.benchmarks = ""  # whose questions are left out, such as 'data/benchmarks,!*train*'; "": none is looked for
-    c.max_overlap = (
-        0.5  # share of a question whose sentences may hold 10-grams of a benchmark's; ours, 0 for pages (§2.1)
-    )
+    # Share of a question whose sentences may hold 10-grams of a benchmark's; ours, 0 for pages (§2.1).
+    c.max_overlap = 0.5
     c.golds = ""  # folder of benchmarks: gsm8k and math of it tell the answers of their training questions; "": none
     c.near_duplicate_threshold = 0.8  # Jaccard similarity of question and solution; ours
 

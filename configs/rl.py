@@ -84,7 +84,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         }
     )
     c.rollout = rollout(size)  # how much the engine holds at once
-    c.tool = tool()
+    c.tool = tool()  # Python that a sample may call
     c.tool.enabled = False  # True: prompts ask for programs, and the samples' blocks of Python are run
 
     # GRPO and PPO
