@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from dsmath.model import attention
+from dsmath.model import attention, flash_decoding
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import constrain
@@ -20,8 +20,14 @@ from dsmath.model.sharding import constrain
 KeysValues = tuple[Array, Array]
 
 
+def _is_product(primitive: Any, *arguments: Any, **settings: Any) -> bool:
+    """Whether it is a matrix product, or cuDNN's attention, which is two: neither is computed again."""
+    is_attention = primitive.name.startswith("dot_product_attention_fwd")
+    return is_attention or jax.checkpoint_policies.dots_saveable(primitive, *arguments, **settings)
+
+
 _POLICIES = {
-    "minimal": jax.checkpoint_policies.dots_saveable,
+    "minimal": _is_product,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -174,7 +180,11 @@ class Attention(_Adapted):
             own = attention.store(key, value, key.dtype)
         else:
             own = attention.write(past, attention.store(key, value, past.value.dtype), index)
-        attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, own_mask)
+        rooms = prefix.value.shape[-2], own.value.shape[-2]
+        if past is not None and flash_decoding.serves(self.config, *rooms):
+            attended = flash_decoding.attend(query, prefix, prefix_mask.sum(axis=-1), own, index + 1)
+        else:
+            attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, own_mask)
         return self._output(attended), own
 
 

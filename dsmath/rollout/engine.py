@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from dsmath.model import flash_decoding
 from dsmath.model.transformer import Transformer
 from dsmath.rollout import ends
 from dsmath.rollout.decoding import Decoding, Settings
@@ -100,7 +101,7 @@ class Engine:
         self.limits = dataclasses.replace(limits, rows=-(-limits.rows // self._shards) * self._shards)
         self.reshard_seconds = 0.0  # of the last `load`
         self.programs = Programs(model, mesh, self.limits)
-        self._mesh, self._pad_id, self._codec = mesh, pad_id, codec
+        self._config, self._mesh, self._pad_id, self._codec = model.config, mesh, pad_id, codec
         self._params = self._cache = self._key = None
         self._caller = Caller()
         self._queue: collections.deque[_Ticket] = collections.deque()
@@ -373,10 +374,12 @@ class Engine:
                 if sample and sample.call:
                     block.lengths[row, slot] = len(sample.tokens)
         needed = max(min(len(s.tokens) + steps, s.request.decoding.max_new_tokens) for _, _, s in active)
-        buckets = {
-            "prefix_length": _fitting(limits.prompt_buckets, int(block.prefix_lengths.max())),
-            "suffix_length": _fitting(limits.new_buckets, needed),
-        }
+        buckets = {"prefix_length": limits.prompt_buckets[-1], "suffix_length": limits.new_buckets[-1]}
+        if not flash_decoding.serves(self._config, *buckets.values()):  # which reads no more than there is
+            buckets = {
+                "prefix_length": _fitting(limits.prompt_buckets, int(block.prefix_lengths.max())),
+                "suffix_length": _fitting(limits.new_buckets, needed),
+            }
         if (block.settings.repetition_penalty != 1).any():
             block = block.replace(history=self._history(active))
         with jax.set_mesh(self._mesh):

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dsmath.model import flash_decoding
 from dsmath.model.config import ModelConfig
 from dsmath.rollout.programs import ROW_AXES
 from dsmath.rollout.requests import Limits
@@ -24,11 +25,13 @@ def token_bytes(config: ModelConfig, cache_dtype: str, tensor: int = 1) -> float
 def row_bytes(config: ModelConfig, limits: Limits, tensor: int = 1) -> float:
     """Bytes of a row of the engine on a device: its question once, and `width` samples of it.
 
-    Counted are the cache, the copy of its shorter part that a block of short samples works on, and the logits with what
-    is drawn from (three arrays of a number a word).
+    Counted are the cache, the copy of its shorter part that a block of short samples works on (not where a kernel reads
+    what samples hold), and the logits with what is drawn from (three arrays of a number a word).
     """
-    new = limits.new_buckets[-1] + (limits.new_buckets[-2] if len(limits.new_buckets) > 1 else 0)
-    prompt = limits.prompt_buckets[-1] + (limits.prompt_buckets[-2] if len(limits.prompt_buckets) > 1 else 0)
+    new, prompt = limits.new_buckets[-1], limits.prompt_buckets[-1]
+    if not flash_decoding.serves(config, new, prompt):
+        new += limits.new_buckets[-2] if len(limits.new_buckets) > 1 else 0
+        prompt += limits.prompt_buckets[-2] if len(limits.prompt_buckets) > 1 else 0
     tokens = prompt + limits.width * new
     return tokens * token_bytes(config, limits.cache_dtype, tensor) + limits.width * 3 * 4 * config.vocab_size / tensor
 
@@ -63,11 +66,12 @@ def fit(
     shards = math.prod(mesh.shape[axis] for axis in ROW_AXES)
     multiple = math.lcm(_PROMPT_MULTIPLE, mesh.shape["sequence"])
     width = min(max(1, group_size // _SHARE), slots)
+    new_multiple = math.lcm(block_steps, flash_decoding.MULTIPLE) if config.attention == "cudnn" else block_steps
     limits = Limits(
         rows=max(1, slots // width // shards) * shards,
         width=width,
         prompt_buckets=halvings(longest_prompt, multiple),
-        new_buckets=halvings(max_new_tokens, block_steps),
+        new_buckets=halvings(max_new_tokens, new_multiple),
         block_steps=block_steps,
         prefill_tokens=prefill_tokens,
         max_stop_ids=8,

@@ -1,0 +1,78 @@
+"""What an NVIDIA GPU alone runs, against plain attention in float32 (JAX_PLATFORMS=cuda pytest …)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsmath.model import attention, flash_decoding
+from dsmath.model.transformer import Transformer, init_params
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="no NVIDIA GPU")
+BATCH, LENGTH, SIZE = 2, 512, 128
+
+
+def _error(got, expected) -> float:
+    got, expected = (np.asarray(x, np.float32) for x in (got, expected))
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_flash_attention_and_its_gradients_within_segments(kv_heads):
+    keys = jax.random.split(jax.random.key(kv_heads), 4)
+    shapes = [(BATCH, LENGTH, heads, SIZE) for heads in (4, kv_heads, kv_heads, 4)]
+    *tensors, weights = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+    segments = np.ones((BATCH, LENGTH), np.int32)
+    segments[0, 100:], segments[1, 37:], segments[1, 480:] = 2, 2, 0
+    weights *= jnp.asarray(segments > 0)[..., None, None]
+
+    def run(implementation: str, dtype: str):
+        def loss(*tensors):
+            out = attention.attend(*(x.astype(dtype) for x in tensors), segments, implementation)
+            return (out.astype(jnp.float32) * weights).sum(), out * (segments > 0)[..., None, None]
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*tensors)
+        return out, *gradients
+
+    with jax.default_matmul_precision("highest"):
+        expected = run("xla", "float32")
+    for got, right in zip(run("cudnn", "bfloat16"), expected, strict=True):
+        assert _error(got, right) < 0.01
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_the_decoding_kernel(heads, kv_heads, dtype):
+    questions, group, prefix_room, room = 3, 4, 128, 256
+    keys = iter(jax.random.split(jax.random.key(0), 6))
+    query = jax.random.normal(next(keys), (questions, group, 1, heads, SIZE), jnp.bfloat16)
+    prefix, own = (
+        attention.store(jax.random.normal(next(keys), shape), jax.random.normal(next(keys), shape), jnp.dtype(dtype))
+        for shape in ((questions, prefix_room, kv_heads, SIZE), (questions, group, room, kv_heads, SIZE))
+    )
+    prefix_lengths = np.array([0, 77, 128], np.int32)
+    lengths = np.asarray(jax.random.randint(next(keys), (questions, group), 1, room + 1))
+    masks = np.arange(prefix_room) < prefix_lengths[:, None], np.arange(room) < lengths[..., None, None]
+    with jax.default_matmul_precision("highest"):
+        expected = attention.attend_with_prefix(query.astype(jnp.float32), prefix, masks[0], own, masks[1])
+    got = jax.jit(flash_decoding.attend)(query, prefix, prefix_lengths, own, lengths)
+    assert _error(got, expected) < 0.01
+
+
+def test_logits_of_a_model(make_model_config):
+    config = make_model_config(head_dim=64, num_heads=4, num_kv_heads=2, width=256)
+    params = init_params(Transformer(config), jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 256), 0, config.vocab_size)
+    places = jnp.broadcast_to(jnp.arange(256), tokens.shape)
+    segments = (places >= 100).astype(jnp.int32) + 1
+
+    def logits(config):
+        model = Transformer(config)
+        hidden, _ = model.apply(params, tokens, places, segments)
+        return model.apply(params, hidden, method="logits")
+
+    with jax.default_matmul_precision("highest"):
+        expected = logits(config)
+    assert _error(logits(dataclasses.replace(config, dtype="bfloat16", attention="cudnn")), expected) < 0.02
