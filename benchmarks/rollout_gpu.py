@@ -6,8 +6,8 @@ The work is that of one RL step: for each question a group of samples at tempera
 sample ends with any of the stop ids, so that lengths are mixed as those of answers are. What counts are the tokens up
 to and with the stop id. A step of decoding must read the weights, each sample's keys and values so far and each
 question's once; these bytes over the bandwidth of a large copy on the same card are the bound, and the figure is its
-share of the time of everything: prompts, steps, drawing, the host. The peer has no continuous batching and each sample
-has its own copy of the question; it decodes one batch of as many samples as ours has slots, for so many seconds at most.
+share of the time of everything: prompts, steps, drawing, the host. The peer has no continuous batching, and each sample
+has its own copy of the question; it decodes one batch, as many samples as ours has slots, for so many seconds at most.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ _CONFIG = config_flags.DEFINE_config_dict(
 _SLOTS = flags.DEFINE_integer("slots", 256, "most samples decoded at once", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory_gib", 62.0, "for keys, values and logits; it lowers the slots")
 _CACHE = flags.DEFINE_string("cache_dtype", "bfloat16", "of keys and values, ours")
-_BLOCK_STEPS = flags.DEFINE_integer("block_steps", 16, "decode steps of ours between two looks of the host")
+_BLOCK_STEPS = flags.DEFINE_integer("block_steps", 32, "decode steps of ours between two looks of the host")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 1, "counted turns, after one that compiles", lower_bound=1)
 _PEER = flags.DEFINE_string("peer", sys.executable, "Python with torch and transformers; empty: no peer")
 _PEER_BATCH = flags.DEFINE_integer("peer_batch", 256, "samples that the peer decodes at once", lower_bound=1)
@@ -210,8 +210,8 @@ def _conclude(found: dict) -> None:
         rates[name] = turn["tokens"] / turn["seconds"]
         print(
             f"{name}: {rates[name]:,.0f} new tokens/s ({turn['tokens']:,} in {turn['seconds']:.1f} s, "
-            f"{turn['steps']:,} steps, {of_name['mean_length']:.0f} tokens a sample), {of_name['peak_bytes'] / 2**30:.1f} GiB at most, "
-            f"{of_name['device']}"
+            f"{turn['steps']:,} steps, {of_name['mean_length']:.0f} tokens a sample), "
+            f"{of_name['peak_bytes'] / 2**30:.1f} GiB at most, {of_name['device']}"
         )
         if "share" in turn:
             print(

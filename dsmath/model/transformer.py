@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from dsmath.model import attention, flash_decoding
+from dsmath.model import attention, cudnn, flash_decoding
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import constrain
@@ -39,15 +39,18 @@ _POLICIES = {
 }
 
 
-def rematerialize(function: Callable, name: str, wrap: Callable = jax.checkpoint) -> Callable:
+def rematerialize(
+    function: Callable, name: str, wrap: Callable = jax.checkpoint, is_unrolled: bool = False
+) -> Callable:
     """Computes a layer's activations again in the backward pass, but for those that the policy keeps.
 
     Args:
       function: of a layer.
       name: of the policy, `ModelConfig.remat`.
       wrap: `jax.checkpoint`, or Flax's `nn.remat` for modules.
+      is_unrolled: whether the layers are in no loop, without which the compiler would find what is computed twice.
     """
-    return function if name == "none" else wrap(function, policy=_POLICIES[name], prevent_cse=False)
+    return function if name == "none" else wrap(function, policy=_POLICIES[name], prevent_cse=is_unrolled)
 
 
 def multiply(x: Array, weight: Array, contracted: int = 1) -> Array:
@@ -129,9 +132,10 @@ class Attention(_Adapted):
         c = self.config
         shapes = {"q": (c.num_heads, c.head_dim), "k": (c.num_kv_heads, c.head_dim), "v": (c.num_kv_heads, c.head_dim)}
         axes = {"q": ("heads", "head_dim"), "k": ("kv_heads", "head_dim"), "v": ("kv_heads", "head_dim")}
+        self.is_joined = self.has_variable("params", "qkv")  # see `generation.unstack`
         self.inputs = {
             name: self.param(name, _weight("embed", *axes[name]), (c.width, *shapes[name]), c.param_dtype)
-            for name in shapes
+            for name in (() if self.is_joined else shapes)
         }
         zeros = nn.initializers.zeros
         self.biases = {
@@ -143,10 +147,16 @@ class Attention(_Adapted):
         self.out = self.param("out", out, (c.num_heads, c.head_dim, c.width), c.param_dtype)
 
     def _project(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
-        projected = {name: multiply(x, self.adapt(name, weight)) for name, weight in self.inputs.items()}
+        c = self.config
+        if self.is_joined:
+            parts = jnp.split(
+                multiply(x, self.get_variable("params", "qkv")), (c.num_heads, c.num_heads + c.num_kv_heads), axis=-2
+            )
+            projected = dict(zip("qkv", parts, strict=True))
+        else:
+            projected = {name: multiply(x, self.adapt(name, weight)) for name, weight in self.inputs.items()}
         for name, bias in self.biases.items():
             projected[name] += bias.astype(x.dtype)
-        c = self.config
         frequencies = attention.rotary_frequencies(c.head_dim // 2, c.rope_theta, c.rope_scaling)
         query, key = (attention.rotate(projected[name], positions, frequencies) for name in "qk")
         return query, key, projected["v"]
@@ -176,14 +186,12 @@ class Attention(_Adapted):
         length, room], tells which of its own tokens each looks at.
         """
         query, key, value = self._project(x, positions)
-        if past is None:
-            own = attention.store(key, value, key.dtype)
+        new = attention.store(key, value, key.dtype if past is None else past.value.dtype)
+        if past is not None and flash_decoding.serves(self.config, prefix.value.shape[-2], past.value.shape[-2]):
+            prefix_lengths = prefix_mask.sum(axis=-1, dtype=jnp.int32)
+            attended, own = flash_decoding.attend(query, prefix, prefix_lengths, past, new, index)
         else:
-            own = attention.write(past, attention.store(key, value, past.value.dtype), index)
-        rooms = prefix.value.shape[-2], own.value.shape[-2]
-        if past is not None and flash_decoding.serves(self.config, *rooms):
-            attended = flash_decoding.attend(query, prefix, prefix_mask.sum(axis=-1), own, index + 1)
-        else:
+            own = new if past is None else attention.write(past, new, index)
             attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, own_mask)
         return self._output(attended), own
 
@@ -197,11 +205,14 @@ class MLP(_Adapted):
     def __call__(self, x: Array) -> Array:
         c = self.config
         down = _weight("mlp", "embed", scale=0.5 / c.num_layers)
-        gate = self.param("gate", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
-        up = self.param("up", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
+        if self.has_variable("params", "gate_up"):  # see `generation.unstack`
+            gated, upped = jnp.split(multiply(x, self.get_variable("params", "gate_up")), 2, axis=-1)
+        else:
+            gate = self.param("gate", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
+            up = self.param("up", _weight("embed", "mlp"), (c.width, c.mlp_width), c.param_dtype)
+            gated, upped = multiply(x, self.adapt("gate", gate)), multiply(x, self.adapt("up", up))
         down = self.param("down", down, (c.mlp_width, c.width), c.param_dtype)
-        hidden = nn.silu(multiply(x, self.adapt("gate", gate))) * multiply(x, self.adapt("up", up))
-        return multiply(hidden, self.adapt("down", down))
+        return multiply(nn.silu(gated) * upped, self.adapt("down", down))
 
 
 class Block(nn.Module):
@@ -242,11 +253,13 @@ class Transformer(nn.Module):
         embedding = nn.with_partitioning(nn.initializers.normal(c.width**-0.5), ("vocab", "embed"))
         self.embedding = self.param("embedding", embedding, (c.vocab_size, c.width), c.param_dtype)
         self.blocks = nn.scan(
-            rematerialize(Block, c.remat, nn.remat),
+            rematerialize(Block, c.remat, nn.remat, is_unrolled=c.attention == "cudnn"),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=c.num_layers,
+            # On GPUs XLA copies what a loop keeps for the backward pass, or computes it twice: 1/10 of the time.
+            unroll=c.num_layers if c.attention == "cudnn" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c)
         self.final_norm = RMSNorm(c)
@@ -262,6 +275,8 @@ class Transformer(nn.Module):
           hidden [batch, length, width] and keys, values [layers, batch, length, kv_heads, head_dim].
         """
         x = self.embed(tokens)
+        if self.config.attention == "cudnn":  # a loss that is no number is seen, a wrong one is not
+            x = jnp.where(cudnn.fits(segment_ids)[:, None, None], x, jnp.nan)
         x, keys_values = self.blocks(x, positions, segment_ids)
         return self.final_norm(x), keys_values
 

@@ -356,15 +356,15 @@ class Engine:
             least_active=np.int32(self._least_active(len(active))),
         )
         for row, slot, sample in active:
-            request = sample.request
             forced = list(sample.forced)[:steps]
-            block.tokens[row, slot] = sample.tokens[-1] if sample.tokens else request.prompt[-1]
+            block.tokens[row, slot] = sample.tokens[-1] if sample.tokens else sample.request.prompt[-1]
             block.lengths[row, slot] = len(sample.tokens)
-            block.limits[row, slot] = request.decoding.max_new_tokens
+            block.limits[row, slot] = sample.request.decoding.max_new_tokens
             block.active[row, slot] = True
             block.forced[row, slot, : len(forced)] = forced
             block.num_forced[row, slot] = len(forced)
             block.samples[row, slot] = sample.number
+        for row, request in {row: sample.request for row, _, sample in active}.items():
             block.prefix_lengths[row] = len(request.prompt) - 1
             block.streams[row] = request.id if request.seed is None else request.seed
             block.stop_ids[row, : len(request.stop_ids)] = request.stop_ids

@@ -114,9 +114,14 @@ class Programs:
     def resharding(self, params: Any) -> Callable[[Any], Any]:
         """The jitted function of `reshard`, for parameters that are sharded as these, arrays or shapes."""
         if self._reshard is None:
-            shapes = jax.eval_shape(lambda tree: generation.unstack(tree, self._model.config), params)
-            shardings = _gathered(params, shapes, self._mesh)
-            unstack = functools.partial(generation.unstack, config=self._model.config)
+            config = self._model.config
+            joined = config.attention == "cudnn" and self._mesh.shape["tensor"] == 1  # parts of heads would not fit
+            unstack = functools.partial(generation.unstack, config=config, joined=joined)
+            shapes = jax.eval_shape(unstack, params)
+            if joined:
+                shardings = jax.tree.map(lambda _: replicated(self._mesh), shapes)
+            else:
+                shardings = _gathered(params, shapes, self._mesh)
             self._reshard = jax.jit(unstack, out_shardings=shardings)
         return self._reshard
 

@@ -48,17 +48,23 @@ def test_the_decoding_kernel(heads, kv_heads, dtype):
     questions, group, prefix_room, room = 3, 4, 128, 256
     keys = iter(jax.random.split(jax.random.key(0), 6))
     query = jax.random.normal(next(keys), (questions, group, 1, heads, SIZE), jnp.bfloat16)
-    prefix, own = (
-        attention.store(jax.random.normal(next(keys), shape), jax.random.normal(next(keys), shape), jnp.dtype(dtype))
-        for shape in ((questions, prefix_room, kv_heads, SIZE), (questions, group, room, kv_heads, SIZE))
+    shapes = [(questions, prefix_room), (questions, group, room), (questions, group, 1)]
+    prefix, past, new = (
+        attention.store(
+            *(jax.random.normal(key, (*shape, kv_heads, SIZE)) for key in jax.random.split(next(keys))), dtype
+        )
+        for shape in shapes
     )
     prefix_lengths = np.array([0, 77, 128], np.int32)
-    lengths = np.asarray(jax.random.randint(next(keys), (questions, group), 1, room + 1))
-    masks = np.arange(prefix_room) < prefix_lengths[:, None], np.arange(room) < lengths[..., None, None]
+    lengths = np.asarray(jax.random.randint(next(keys), (questions, group), 0, room))
+    masks = np.arange(prefix_room) < prefix_lengths[:, None], np.arange(room) <= lengths[..., None, None]
+    own = attention.write(past, new, lengths)
     with jax.default_matmul_precision("highest"):
-        expected = attention.attend_with_prefix(query.astype(jnp.float32), prefix, masks[0], own, masks[1])
-    got = jax.jit(flash_decoding.attend)(query, prefix, prefix_lengths, own, lengths)
+        plain = jax.jit(attention.attend_with_prefix)
+        expected = plain(query.astype(jnp.float32), prefix, masks[0], own, masks[1])
+    got, stored = jax.jit(flash_decoding.attend)(query, prefix, prefix_lengths, past, new, lengths)
     assert _error(got, expected) < 0.01
+    jax.tree.map(np.testing.assert_array_equal, stored, own)
 
 
 def test_logits_of_a_model(make_model_config):

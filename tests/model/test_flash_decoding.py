@@ -1,9 +1,9 @@
 """The decoding kernel, interpreted off NVIDIA, against plain attention over a prefix and a sample's own tokens."""
 
+import contextlib
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -22,28 +22,38 @@ QUESTIONS, GROUP, PREFIX, ROOM, SIZE = 2, 2, 32, 48, 16
 def _arrays(heads: int, kv_heads: int, dtype: str):
     keys = iter(jax.random.split(jax.random.key(0), 5))
     query = jax.random.normal(next(keys), (QUESTIONS, GROUP, 1, heads, SIZE))
-    of_question, of_sample = (QUESTIONS, PREFIX, kv_heads, SIZE), (QUESTIONS, GROUP, ROOM, kv_heads, SIZE)
-    prefix, own = (
-        attention.store(jax.random.normal(next(keys), shape), jax.random.normal(next(keys), shape), jnp.dtype(dtype))
-        for shape in (of_question, of_sample)
-    )
-    return query, prefix, np.array([0, 21], np.int32), own, np.array([[1, 48], [17, 32]], np.int32)
+    shapes = [(QUESTIONS, PREFIX), (QUESTIONS, GROUP, ROOM), (QUESTIONS, GROUP, 1)]
+    stored = [
+        attention.store(
+            *(jax.random.normal(key, (*shape, kv_heads, SIZE)) for key in jax.random.split(next(keys))), dtype
+        )
+        for shape in shapes
+    ]
+    prefix, past, new = stored
+    return query, prefix, np.array([0, 21], np.int32), past, new, np.array([[0, 47], [16, 32]], np.int32)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("shape", [None, {"fsdp": 2, "tensor": 2}], ids=str)
 def test_the_kernel_equals_plain_attention(heads, kv_heads, dtype, shape):
-    query, prefix, prefix_lengths, own, lengths = _arrays(heads, kv_heads, dtype)
-    masks = np.arange(PREFIX) < prefix_lengths[:, None], np.arange(ROOM) < lengths[..., None, None]
+    query, prefix, prefix_lengths, past, new, lengths = _arrays(heads, kv_heads, dtype)
+    own = attention.write(past, new, lengths)
+    masks = np.arange(PREFIX) < prefix_lengths[:, None], np.arange(ROOM) <= lengths[..., None, None]
     expected = attention.attend_with_prefix(query, prefix, masks[0], own, masks[1])
     run = jax.jit(flash_decoding.attend)
-    if shape is None:
-        got = run(query, prefix, prefix_lengths, own, lengths)
-    else:
-        with jax.set_mesh(make_mesh(shape, jax.devices()[:4])):
-            got = run(query, prefix, prefix_lengths, own, lengths)
+    with contextlib.nullcontext() if shape is None else jax.set_mesh(make_mesh(shape, jax.devices()[:4])):
+        got, stored = run(query, prefix, prefix_lengths, past, new, lengths)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, stored, own)
+
+
+def test_a_sample_without_room_changes_nothing_of_what_is_stored():
+    query, prefix, prefix_lengths, past, new, lengths = _arrays(2, 2, "float32")
+    _, stored = jax.jit(flash_decoding.attend)(
+        query, prefix, prefix_lengths, past, new, np.full_like(lengths, ROOM + 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, stored, past)
 
 
 def test_an_engine_with_the_kernel_gives_the_logprobs_of_one_without(make_model_config):
