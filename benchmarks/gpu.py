@@ -41,15 +41,16 @@ def run(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
       seconds: after which it is stopped.
       environment: variables besides.
     Returns:
-      its figures; `{"error": …}` where it failed or was stopped.
+      its last figures, which it may print several times; `{"error": …}` where it failed or was stopped before.
     """
     variables = os.environ | _ENVIRONMENT | dict(environment or {})
+    process = subprocess.Popen(command, cwd=_ROOT, env=variables, stdout=subprocess.PIPE, text=True)
     try:
-        ended = subprocess.run(
-            command, cwd=_ROOT, env=variables, stdout=subprocess.PIPE, text=True, timeout=seconds, check=False
-        )
+        output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        return {"error": f"stopped after {seconds:.0f} s"}
-    if ended.returncode:
-        return {"error": f"ended with status {ended.returncode}; its error stands above"}
-    return json.loads(ended.stdout.splitlines()[-1])
+        process.kill()
+        output, _ = process.communicate()
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if lines:
+        return json.loads(lines[-1])
+    return {"error": f"ended with status {process.returncode} and no figures; its error, if any, stands above"}

@@ -51,7 +51,6 @@ _PEER = flags.DEFINE_string("peer", sys.executable, "Python with torch and trans
 _PEER_BATCH = flags.DEFINE_integer("peer_batch", 256, "samples that the peer decodes at once", lower_bound=1)
 _PEER_SECONDS = flags.DEFINE_float("peer_seconds", 60.0, "after which the peer stops decoding")
 _SECONDS = flags.DEFINE_integer("seconds", 600, "after which a contestant is stopped", lower_bound=1)
-_PROFILE = flags.DEFINE_string("profile", None, "folder for a trace of a few blocks")
 _CONTESTANT = flags.DEFINE_bool("contestant", False, "be our contestant")
 _JSON = flags.DEFINE_string("json", None, "file for all figures")
 _GOAL = 0.6
@@ -60,7 +59,7 @@ _GOAL = 0.6
 def main(argv: list[str]) -> None:
     del argv
     if _CONTESTANT.value:
-        print(json.dumps(roll_out()))
+        roll_out()
         return
     ours = [sys.executable, "-m", "benchmarks.rollout_gpu", *sys.argv[1:], "--contestant"]
     found = {"dsmath": gpu.run(ours, _SECONDS.value)}
@@ -111,8 +110,8 @@ class _Count:
         return {"bytes": steps * weights + (own + shared) * token, "steps": steps, "own": own, "shared": shared}
 
 
-def roll_out() -> dict:
-    """Our samples, in this process."""
+def roll_out() -> None:
+    """Our samples, in this process; prints the figures, and again with the check."""
     config = ModelConfig.create(_CONFIG.value.model.to_dict())
     mesh = make_mesh({})
     model = Transformer(config)
@@ -153,9 +152,6 @@ def roll_out() -> dict:
     if not flash_decoding.serves(config, limits.prompt_buckets[-1], limits.new_buckets[-1]):
         for bucket in limits.new_buckets[1:]:  # each has a program of its own
             sample(0, 1, bucket)
-    if _PROFILE.value:
-        with jax.profiler.trace(_PROFILE.value):
-            sample(0, min(shape[0], limits.rows), 2 * _BLOCK_STEPS.value)
     count.read(0, 0)
     token = memory.token_bytes(config, limits.cache_dtype)
     turns = []
@@ -166,7 +162,7 @@ def roll_out() -> dict:
             {"seconds": seconds, "tokens": int(lengths.sum()), "share": read["bytes"] / bandwidth / seconds} | read
         )
     of_device = jax.devices()[0].memory_stats() or {}  # the CPU tells nothing
-    return {
+    figures = {
         "device": jax.devices()[0].device_kind,
         "bandwidth": bandwidth,
         "slots": limits.rows * limits.width,
@@ -177,6 +173,21 @@ def roll_out() -> dict:
         "peak_bytes": of_device.get("peak_bytes_in_use", 0),
         "versions": {"jax": jax.__version__},
     }
+    print(json.dumps(figures), flush=True)
+    print(json.dumps(figures | {"differences": _check(engine, params, prompts[:8, : shape[1] // 2].tolist())}))
+
+
+def _check(engine: Engine, params, prompts: list[list[int]]) -> dict[str, float]:
+    """How far log-probabilities of samples are from those of one pass over prompt and sample, as training makes it."""
+    key, begun = jax.random.key(0), len(prompts[0])
+    decoding = Decoding(temperature=1.0, top_p=1.0, max_new_tokens=begun)
+    samples = engine.sample(params, prompts, range(len(prompts)), key, decoding=decoding, group_size=1, stop_ids=())
+    engine.load(params, key)
+    texts = [prompt + tokens.tolist() for prompt, tokens in zip(prompts, samples.tokens[:, 0], strict=True)]
+    scored = np.stack([found.logprobs for found in engine.score(texts)])[:, begun - 1 :]
+    engine.release()
+    apart = np.abs(scored - samples.logprobs[:, 0])
+    return {"mean": float(apart.mean()), "largest": float(apart.max())}
 
 
 def weight_bytes(config: ModelConfig) -> float:
@@ -218,6 +229,12 @@ def _conclude(found: dict) -> None:
                 f"  {of_name['slots']} slots; {turn['bytes'] / 1e12:.2f} TB at {of_name['bandwidth'] / 1e12:.2f} TB/s "
                 f"are {turn['share']:.1%} of the time"
             )
+    if "differences" in found["dsmath"]:
+        apart = found["dsmath"]["differences"]
+        print(
+            f"  log-probabilities differ from those of a plain forward pass by {apart['mean']:.4f} nats on average, "
+            f"{apart['largest']:.3f} at most"
+        )
     if _JSON.value:
         write_json(_JSON.value, {"contestants": found, "command": sys.argv})
     if "dsmath" not in rates:

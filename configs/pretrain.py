@@ -67,7 +67,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "dtype": "float32" if preset == "nano" else "bfloat16",  # of the computation
             "param_dtype": "float32",  # of the weights that learn
             "remat": "dots" if preset == "nano" else "full",  # or none, minimal, offload
-            "attention": "xla",  # cudnn on NVIDIA, splash on TPU
+            "attention": "xla",  # cudnn or cudnn_documents on NVIDIA, splash on TPU
         }
     )
 

@@ -68,16 +68,18 @@ def attend(query: Array, key: Array, value: Array, segment_ids: Array, implement
       query: [batch, length, heads, head_dim].
       key, value: [batch, length, kv_heads, head_dim]; heads is a multiple of kv_heads.
       segment_ids: int32 [batch, length]; segment 0 is padding.
-      implementation: "xla", "cudnn" or "splash".
+      implementation: see `ModelConfig.attention`.
     Returns:
       [batch, length, heads, head_dim].
     """
     if implementation == "splash":
         return splash.attend(query, key, value, segment_ids)
+    if implementation == "cudnn_documents":
+        return cudnn.attend_documents(query, key, value, segment_ids)
+    mask = causal_mask(segment_ids)
     if implementation == "cudnn":
-        return cudnn.attend(query, key, value, segment_ids)
-    mask = causal_mask(segment_ids)[:, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
+        return cudnn.attend(query, key, value, mask)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
 
 
 @struct.dataclass

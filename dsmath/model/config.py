@@ -10,7 +10,7 @@ CHOICES = {  # how a model is computed
     "dtype": ("float32", "bfloat16"),
     "param_dtype": ("float32", "bfloat16"),
     "remat": ("none", "minimal", "dots", "full", "offload"),
-    "attention": ("xla", "cudnn", "splash"),
+    "attention": ("xla", "cudnn", "cudnn_documents", "splash"),
 }
 
 
@@ -64,6 +64,8 @@ class ModelConfig:
         product stays), "dots" (those with weights stay, attention is computed again), "full" (the layer's input alone
         stays), "offload" (as full, and the inputs wait in the host's memory).
       attention: "xla"; "cudnn" on NVIDIA, "splash" on TPU: both never hold the whole matrix of scores.
+        "cudnn_documents" is cuDNN in half the time for rows of at most 16 documents, padding counted as one; with more
+        the loss is no number.
     """
 
     vocab_size: int
@@ -100,11 +102,17 @@ class ModelConfig:
         for field, choices in CHOICES.items():
             if fields[field] not in choices:
                 raise InputError(f"config.model.{field}: {fields[field]!r} is none of {', '.join(map(repr, choices))}")
-        if config.attention == "cudnn" and config.dtype == "float32":
+        if config.is_cudnn and config.dtype == "float32":
             raise InputError(
-                "config.model.attention='cudnn' computes in bfloat16; set config.model.dtype or take 'xla'"
+                f"config.model.attention={config.attention!r} computes in bfloat16; set config.model.dtype or "
+                "take 'xla'"
             )
         return config
+
+    @property
+    def is_cudnn(self) -> bool:
+        """Whether attention runs on NVIDIA alone."""
+        return self.attention.startswith("cudnn")
 
     def check_child_of(self, parent: "ModelConfig") -> None:
         """Refuses a model that would read a parent's parameters differently than the parent did.

@@ -27,7 +27,7 @@ _WARPS, _STAGES = 4, 3
 
 def serves(config: ModelConfig, *rooms: int) -> bool:
     """Whether a model decodes by the kernel from arrays with room for so many tokens each, multiples of `MULTIPLE`."""
-    return config.attention == "cudnn" and all(room % MULTIPLE == 0 for room in rooms)
+    return config.is_cudnn and all(room % MULTIPLE == 0 for room in rooms)
 
 
 def attend(

@@ -39,18 +39,15 @@ _POLICIES = {
 }
 
 
-def rematerialize(
-    function: Callable, name: str, wrap: Callable = jax.checkpoint, is_unrolled: bool = False
-) -> Callable:
+def rematerialize(function: Callable, name: str, wrap: Callable = jax.checkpoint) -> Callable:
     """Computes a layer's activations again in the backward pass, but for those that the policy keeps.
 
     Args:
       function: of a layer.
       name: of the policy, `ModelConfig.remat`.
       wrap: `jax.checkpoint`, or Flax's `nn.remat` for modules.
-      is_unrolled: whether the layers are in no loop, without which the compiler would find what is computed twice.
     """
-    return function if name == "none" else wrap(function, policy=_POLICIES[name], prevent_cse=is_unrolled)
+    return function if name == "none" else wrap(function, policy=_POLICIES[name], prevent_cse=False)
 
 
 def multiply(x: Array, weight: Array, contracted: int = 1) -> Array:
@@ -253,13 +250,11 @@ class Transformer(nn.Module):
         embedding = nn.with_partitioning(nn.initializers.normal(c.width**-0.5), ("vocab", "embed"))
         self.embedding = self.param("embedding", embedding, (c.vocab_size, c.width), c.param_dtype)
         self.blocks = nn.scan(
-            rematerialize(Block, c.remat, nn.remat, is_unrolled=c.attention == "cudnn"),
+            rematerialize(Block, c.remat, nn.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=c.num_layers,
-            # On GPUs XLA copies what a loop keeps for the backward pass, or computes it twice: 1/10 of the time.
-            unroll=c.num_layers if c.attention == "cudnn" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c)
         self.final_norm = RMSNorm(c)
@@ -275,8 +270,8 @@ class Transformer(nn.Module):
           hidden [batch, length, width] and keys, values [layers, batch, length, kv_heads, head_dim].
         """
         x = self.embed(tokens)
-        if self.config.attention == "cudnn":  # a loss that is no number is seen, a wrong one is not
-            x = jnp.where(cudnn.fits(segment_ids)[:, None, None], x, jnp.nan)
+        if self.config.attention == "cudnn_documents":  # a loss that is no number is seen, a wrong one is not
+            x = jnp.where(cudnn.have_few_documents(segment_ids)[:, None, None], x, jnp.nan)
         x, keys_values = self.blocks(x, positions, segment_ids)
         return self.final_norm(x), keys_values
 

@@ -66,7 +66,7 @@ def fit(
     shards = math.prod(mesh.shape[axis] for axis in ROW_AXES)
     multiple = math.lcm(_PROMPT_MULTIPLE, mesh.shape["sequence"])
     width = min(max(1, group_size // _SHARE), slots)
-    new_multiple = math.lcm(block_steps, flash_decoding.MULTIPLE) if config.attention == "cudnn" else block_steps
+    new_multiple = math.lcm(block_steps, flash_decoding.MULTIPLE) if config.is_cudnn else block_steps
     limits = Limits(
         rows=max(1, slots // width // shards) * shards,
         width=width,

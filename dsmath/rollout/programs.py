@@ -102,6 +102,8 @@ class Programs:
             static_argnames=("prefix_length", "suffix_length", "steps"),
             donate_argnums=1,
             out_shardings=(self._cache, replicated(mesh)),
+            # Else XLA makes a CUDA graph of a step and updates it at every one, for a millisecond.
+            compiler_options={"xla_gpu_enable_command_buffer": ""} if jax.default_backend() == "gpu" else None,
         )
         self.score = jax.jit(functools.partial(_score, model), out_shardings=replicated(mesh))
         self.score_next = jax.jit(functools.partial(_score_next, model), out_shardings=replicated(mesh))
@@ -115,7 +117,7 @@ class Programs:
         """The jitted function of `reshard`, for parameters that are sharded as these, arrays or shapes."""
         if self._reshard is None:
             config = self._model.config
-            joined = config.attention == "cudnn" and self._mesh.shape["tensor"] == 1  # parts of heads would not fit
+            joined = config.is_cudnn and self._mesh.shape["tensor"] == 1  # parts of heads would not fit
             unstack = functools.partial(generation.unstack, config=config, joined=joined)
             shapes = jax.eval_shape(unstack, params)
             if joined:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsmath.model import attention, flash_decoding
+from dsmath.model import attention, cudnn, flash_decoding
 from dsmath.model.transformer import Transformer, init_params
 
-pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="no NVIDIA GPU")
+on_gpu = pytest.mark.skipif(jax.default_backend() != "gpu", reason="no NVIDIA GPU")
 BATCH, LENGTH, SIZE = 2, 512, 128
 
 
@@ -19,8 +19,36 @@ def _error(got, expected) -> float:
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
+def test_the_documents_of_packed_rows_are_told_to_cudnn(monkeypatch):
+    """In the kernel's place stands plain attention over each document that it is told of."""
+
+    def each_document(query, key, value, *, q_seqlen, q_offsets, kv_seqlen, kv_offsets, scale, mask_type):
+        assert mask_type == cudnn.MaskType.PADDING_CAUSAL
+        out = np.full(query.shape, np.nan, np.float32)
+        for row in range(len(query)):
+            for start, length in zip(q_offsets[row], q_seqlen[row], strict=False):
+                if length > 0:
+                    part = np.s_[row : row + 1, start : start + length]
+                    out[part] = jax.nn.dot_product_attention(query[part], key[part], value[part], is_causal=True)
+        return out
+
+    monkeypatch.setattr(cudnn, "dot_product_attention", each_document)
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 40, 2, 8))
+    segments = np.ones((2, 40), np.int32)
+    segments[0, 10:], segments[0, 30:], segments[1, 1:], segments[1, 2:] = 2, 0, 2, 3
+    got = attention.attend(query, key, value, segments, "cudnn_documents")
+    np.testing.assert_allclose(got, attention.attend(query, key, value, segments, "xla"), atol=1e-5)
+
+
+def test_rows_with_more_documents_than_the_kernel_takes_are_denied():
+    few, many = np.arange(48) // 3, np.arange(48) * 17 // 48
+    assert cudnn.have_few_documents(jnp.asarray([few, many])).tolist() == [True, False]
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["cudnn", "cudnn_documents"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_flash_attention_and_its_gradients_within_segments(kv_heads):
+def test_flash_attention_and_its_gradients_within_segments(kind, kv_heads):
     keys = jax.random.split(jax.random.key(kv_heads), 4)
     shapes = [(BATCH, LENGTH, heads, SIZE) for heads in (4, kv_heads, kv_heads, 4)]
     *tensors, weights = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
@@ -38,10 +66,11 @@ def test_flash_attention_and_its_gradients_within_segments(kv_heads):
 
     with jax.default_matmul_precision("highest"):
         expected = run("xla", "float32")
-    for got, right in zip(run("cudnn", "bfloat16"), expected, strict=True):
+    for got, right in zip(run(kind, "bfloat16"), expected, strict=True):
         assert _error(got, right) < 0.01
 
 
+@on_gpu
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_the_decoding_kernel(heads, kv_heads, dtype):
@@ -67,6 +96,7 @@ def test_the_decoding_kernel(heads, kv_heads, dtype):
     jax.tree.map(np.testing.assert_array_equal, stored, own)
 
 
+@on_gpu
 def test_logits_of_a_model(make_model_config):
     config = make_model_config(head_dim=64, num_heads=4, num_kv_heads=2, width=256)
     params = init_params(Transformer(config), jax.random.key(0))
