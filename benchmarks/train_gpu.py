@@ -4,10 +4,10 @@
 
 Both learn the same shape from random tokens, whole rows of one document each: forward pass, backward pass, clipping by
 the global norm, AdamW; float32 master weights, bfloat16 in the matrix products, flash attention. Ours is the step that
-`experiments.pretrain` runs, with its packing mask and its metrics. The peer runs as its users run it: autocast,
-torch.compile, PyTorch's flash attention, the fused AdamW; where a step's rows do not fit at once it adds up the
-gradients of parts, as large as fit. Model FLOPs utilisation counts six operations a weight and token and what the
-causal mask leaves of attention, against the card's data sheet; nothing that is computed twice counts twice.
+`experiments.pretrain` runs, with its attention within documents and its metrics, in two parts. The peer runs as its
+users run it: autocast, torch.compile, the attention kernel that PyTorch takes by itself, the fused AdamW; it adds up
+the gradients of parts, too, as large as fit. Model FLOPs utilisation counts six operations a weight and token and what
+the causal mask leaves of attention, against the card's data sheet; nothing that is computed twice counts twice.
 """
 
 import json
