@@ -31,6 +31,7 @@ _RUNTIME = [
     "optax",
     "orbax-checkpoint>=0.12",
     "pillow",
+    "plotly",  # for its JavaScript
     "pyarrow",
     "pydantic",
     "pyyaml",
@@ -59,6 +60,7 @@ _EXTRAS = {
     "gcs": ["gcsfs", "google-cloud-storage"],  # parents in gs://
     "s3": ["s3fs"],  # parents in s3://
     "isabelle": ["isabelle-client>=1.1"],  # miniF2F; Isabelle itself is no Python package
+    "wandb": ["wandb"],  # metrics mirrored to Weights & Biases
     "dev": [
         "httpx",
         "hypothesis",
@@ -89,6 +91,7 @@ setuptools.setup(
         "dsmath.evaluation.isabelle": ["*.toml"],
         "dsmath.evaluation.prompts": ["examples/*.toml", "examples/bbh/*.toml"],
         "dsmath.rl": ["*.jinja", "*.css", "*.js"],
+        "dsmath.view": ["*.jinja", "*.css", "*.js"],
         "dsmath.web.annotate": ["*.jinja", "*.css", "*.js"],
     },
     install_requires=_RUNTIME,

@@ -30,6 +30,7 @@ ALLOWED = {
     "web": _DATA,
     "sandbox": _DATA,
     "launch": {"runs"},
+    "view": {"runs"},
 }
 # What the numerical core may import beyond dsmath and Python's own library.
 _BEYOND_CORE = ("daft", "fasttext", "grain", "jinja2", "pyarrow", "sentencepiece", "tensorboardX", "tqdm")

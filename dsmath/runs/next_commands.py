@@ -66,6 +66,7 @@ NEXT: Mapping[str, tuple[str, str, str]] = {  # by the stage that ended
         "python -m experiments.serve --config=configs/serve.py:{size} --workdir={workdir}/rl",
         "DSMATH_RUN={workdir} make notebooks",
     ),
+    "view": (_CURVES, _help("sweep"), _help("evaluate")),
     "sweep": ("cat {workdir}/table.md", "cat {workdir}/commands.sh", _help("sweep")),
 }
 
