@@ -137,6 +137,7 @@ def make_app(folder: Folder) -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/", page),
+            Route("/favicon.ico", lambda _: Response(status_code=204)),  # browsers ask for it unasked
             Route("/plotly.js", library),
             *(Route(f"/{name}", asset(name)) for name in _ASSETS),
             *(Route(f"/api/{name}", endpoint, methods=["GET"]) for name, endpoint in gets.items()),

@@ -2,26 +2,27 @@
 
 import { el, figure, plural, svg } from "/parts.js";
 
-const WIDTH = 178, HEIGHT = 46, ACROSS = 236, DOWN = 58, MARGIN = 12;
+const WIDTH = 164, HEIGHT = 46, ACROSS = 190, DOWN = 56, MARGIN = 12; // pixels, as in page.css
 
-// runs: by name; chosen: a Set of names; choose: (names, whether) is called when a person chooses a node.
-export function drawGraph(graph, runs, chosen, choose) {
+// runs: by name; chosen: a Set of names; choose: (names, whether) is called when a person chooses a node; room: pixels
+// across, to which a graph that is a little wider is shrunk.
+export function drawGraph(graph, runs, chosen, choose, room) {
   if (!graph.nodes.length) return [el("p", { className: "empty" }, "No run here has a lineage yet.")];
-  const top = Math.min(...graph.nodes.map(node => node.row)), bottom = Math.max(...graph.nodes.map(node => node.row));
-  const places = new Map(graph.nodes.map(node => [node.id, { x: MARGIN + ACROSS * node.column, y: MARGIN + DOWN * (node.row - top) }]));
+  const places = new Map(graph.nodes.map(node => [node.id, { x: MARGIN + ACROSS * node.column, y: MARGIN + DOWN * node.row, column: node.column }]));
   const width = MARGIN * 2 + WIDTH + ACROSS * Math.max(...graph.nodes.map(node => node.column));
-  const height = MARGIN * 2 + HEIGHT + DOWN * (bottom - top);
+  const height = MARGIN * 2 + HEIGHT + DOWN * (Math.max(...graph.nodes.map(node => node.row)) + 0.4);
   const near = relatives(graph, chosen);
   const lines = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   for (const edge of graph.edges) {
     const from = places.get(edge.from), to = places.get(edge.to);
-    const [x1, y1, x2, y2] = [from.x + WIDTH, from.y + HEIGHT / 2, to.x, to.y + HEIGHT / 2], bend = Math.max((x2 - x1) / 2, 24);
-    const line = svg("path", { d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, class: near && !(near.has(edge.from) && near.has(edge.to)) ? "far" : "" });
+    const [x1, y1, x2, y2] = [from.x + WIDTH, from.y + HEIGHT / 2, to.x, to.y + HEIGHT / 2], bend = Math.max((x2 - x1) / 2, 12);
+    const sag = to.column - from.column > 1 && from.y === to.y ? 50 : 0; // below the nodes between them
+    const line = svg("path", { d: `M${x1},${y1} C${x1 + bend},${y1 + sag} ${x2 - bend},${y2 + sag} ${x2},${y2}`, class: near && !(near.has(edge.from) && near.has(edge.to)) ? "far" : "" });
     line.append(svg("title", {}, `${edge.roles.join(", ")}${edge.step === null ? "" : `, step ${edge.step}`}`));
     lines.append(line);
   }
   const nodes = graph.nodes.map(node => drawNode(node, places.get(node.id), runs, chosen, choose, near && !near.has(node.id)));
-  return [el("div", { className: "graph", "--width": `${width}px`, "--height": `${height}px` }, lines, ...nodes)];
+  return [el("div", { className: "graph", "--zoom": Math.min(Math.max(room / width, 0.78), 1), "--width": `${width}px`, "--height": `${height}px` }, lines, ...nodes)];
 }
 
 function drawNode(node, place, runs, chosen, choose, far) {
@@ -36,7 +37,7 @@ function drawNode(node, place, runs, chosen, choose, far) {
   return el("button", {
     type: "button", className: `node${far ? " far" : ""}`, "aria-pressed": String(pressed), "data-node": node.id, title: there.map(run => run.name).join("\n"),
     onclick: () => choose(there.map(run => run.name), !pressed), ...where,
-  }, el("b", {}, label), el("span", {}, el("i", { className: `dot ${worst}` }), `${node.stage || "other"} · ${worst}`, el("em", {}, headline(there))));
+  }, el("b", {}, label), el("span", {}, el("i", { className: `dot ${worst}` }), `${node.stage || "other"}${worst === "finished" ? "" : ` · ${worst}`}`, el("em", {}, headline(there))));
 }
 
 // The one figure that tells most of a stage's result.

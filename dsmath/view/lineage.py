@@ -112,14 +112,14 @@ def _fold(graph: nx.DiGraph, runs: Mapping[str, Run]) -> dict[str, list[str]]:
     return groups
 
 
-def _place(graph: nx.DiGraph, runs: Mapping[str, Run]) -> dict[str, tuple[int, float]]:
-    """Column and row of each node: right of its parents, and near their rows."""
+def _place(graph: nx.DiGraph, runs: Mapping[str, Run]) -> dict[str, tuple[int, int]]:
+    """Column and row of each node: right of its parents, and in their order."""
     column: dict[str, int] = {}
     for name in nx.lexicographical_topological_sort(graph):
         least = _COLUMN.get(runs[name].stage, 0) if name in runs else 0
         column[name] = max([least, *(column[parent] + 1 for parent in graph.predecessors(name))])
     used = sorted(set(column.values()))
-    places: dict[str, tuple[int, float]] = {}
+    places: dict[str, tuple[int, int]] = {}
     for place, number in enumerate(used):
         here = [name for name in graph if column[name] == number]
 
@@ -128,5 +128,5 @@ def _place(graph: nx.DiGraph, runs: Mapping[str, Run]) -> dict[str, tuple[int, f
             return (sum(rows) / len(rows) if rows else 0.0, name)
 
         for row, name in enumerate(sorted(here, key=wanted)):
-            places[name] = (place, row - (len(here) - 1) / 2)
+            places[name] = (place, row)
     return places

@@ -143,20 +143,22 @@ function openTab(tab) {
 }
 
 async function renderTab() {
+  const opened = $(page.tab).hidden;
   for (const tab of TABS) {
     $(tab).hidden = tab !== page.tab;
     $(`tab-${tab}`).setAttribute("aria-selected", String(tab === page.tab));
     $(`tab-${tab}`).tabIndex = tab === page.tab ? 0 : -1;
   }
   $("chosen").hidden = page.tab === "lineage" || !page.chosen.size;
-  await { lineage: renderLineage, curves: renderCurves, configs: renderConfigs, samples: renderSamples, reports: renderReports }[page.tab]();
+  await { lineage: renderLineage, curves: renderCurves, configs: renderConfigs, samples: renderSamples, reports: renderReports }[page.tab](opened);
 }
 
-function renderLineage() {
+function renderLineage(opened = false) {
   const focused = document.activeElement?.dataset?.node, pane = $("lineage"), place = [pane.scrollLeft, pane.scrollTop];
-  pane.replaceChildren(...drawGraph(page.graph, page.runs, page.chosen, choose));
+  pane.replaceChildren(...drawGraph(page.graph, page.runs, page.chosen, choose, pane.clientWidth));
   [pane.scrollLeft, pane.scrollTop] = place;
   if (focused) pane.querySelector(`[data-node="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (opened) pane.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 async function renderCurves() {
@@ -178,7 +180,7 @@ async function renderCurves() {
   if (!runs.length) notes.push(el("li", { className: "empty" }, "Choose runs on the left, or in the lineage."));
   else if (!answer.names.length) notes.push(el("li", { className: "empty" }, "The chosen runs have no metrics."));
   replace($("curve-notes"), notes);
-  await pageLoaded;
+  await import(document.body.dataset.plotly); // large, so not before it is needed; it names itself Plotly
   drawPlots(page.metrics.filter(metric => page.names.includes(metric)), answer.curves, { axis: page.axis, logarithmic: page.logarithmic, slots: page.slots, labels: labels() });
 }
 
@@ -232,8 +234,8 @@ async function renderSamples() {
   $("samples-place").textContent = answer.number ? `${count(asked.offset + 1)}–${count(last)} of ${count(answer.number)}` : "none";
   $("samples-before").disabled = !asked.offset;
   $("samples-after").disabled = last >= answer.number;
-  $("samples-list").replaceChildren(...answer.rows.map(({ texts, facts }) => el("article", { className: "sample" },
-    el("p", { className: "question" }, texts.question ?? ""),
+  $("samples-list").replaceChildren(...answer.rows.map(({ texts, facts }, place) => el("article", { className: "sample" },
+    texts.question === answer.rows[place - 1]?.texts.question ? null : el("p", { className: "question" }, texts.question), // said once a group
     el("pre", {}, texts.completion ?? ""),
     el("p", { className: "facts" }, "correct" in facts ? el("b", { className: facts.correct ? "right" : "wrong" }, facts.correct ? "✓ right" : "✕ wrong") : "",
       el("span", {}, `answer ${texts.answer ?? "none"}`), texts.gold === undefined ? "" : el("span", {}, `gold ${texts.gold}`),
@@ -257,8 +259,6 @@ function renderReports() {
 }
 
 // ---------------------------------------------------------------------------------------------------- start
-const pageLoaded = new Promise(done => (document.readyState === "complete" ? done() : addEventListener("load", done))); // Plotly is there then
-
 function later(action, milliseconds) {
   let timer = 0;
   return () => { clearTimeout(timer); timer = setTimeout(action, milliseconds); };

@@ -22,6 +22,7 @@ REPORTS = (  # what a person reads of a run, the richest first
     "hang-0.txt", "commands.sh", "results.csv", "tables.csv",
 )  # fmt: skip
 _INNER = {"checkpoints", "tensorboard", "profile", "samples", "generations", "verdicts", "crawl", "pages", "signatures"}
+_DONE = {"sweep": "results.json", "pipeline": "summary.json"}  # what these write last
 _SILENT_SECONDS = 600.0  # of a run whose config does not say when it hangs
 _RECORDS = (CONFIG, LINEAGE, RESULT, HEARTBEAT)
 _KEPT_SECONDS = 1.0  # several browsers share one look at the folder
@@ -123,7 +124,7 @@ class Runs:
                 continue
             looked_at += len(entries)
             for inner in [inner for inner in entries if not inner.isprintable()]:
-                self._problems.append(f"{name}: left out {ascii(inner[:100])}, a name that cannot be shown")
+                self._problems.append(f"{name}: left out {inner[:100]!a}, a name that cannot be shown")
                 del entries[inner]
             is_run = CONFIG in entries and entries[CONFIG].is_file(follow_symlinks=False)
             if is_run:
@@ -161,7 +162,9 @@ class Runs:
         run.has_samples = any(one in entries for one in ("samples", "verdicts", "greedy.parquet", "samples.parquet"))
         written = [_modified(entries.get(file)) for file in (CONFIG, METRICS, LOG, RESULT)]
         run.seen = max([_seconds(heartbeat.get("time")), *written])
-        run.status = _status(run, heartbeat, entries, held, has_result=RESULT in entries)
+        run.status = _status(
+            run, heartbeat, entries, held, is_finished=RESULT in entries or _DONE.get(run.stage) in entries
+        )
         if run.status in ("stopped", "failed") and LOG in run.reports:
             run.status, run.detail = self._end_of_log(run)
         run.problems = tuple(problems)
@@ -176,9 +179,7 @@ class Runs:
             version = (about.st_ino, about.st_size, about.st_mtime_ns)
             if path not in self._records or self._records[path].version != version:
                 content = self.folder.read(path)
-                self._records[path] = _Record(
-                    version, _parse(content, path), hashlib.sha256(content).hexdigest()[:16]
-                )
+                self._records[path] = _Record(version, _parse(content, path), hashlib.sha256(content).hexdigest()[:16])
             return self._records[path]
         except (Broken, LookupError, OSError) as error:
             problems.append(str(error.args[0] if isinstance(error, LookupError) else error))
@@ -200,9 +201,9 @@ def _status(
     entries: dict[str, os.DirEntry],
     held: set[tuple[int, int]] | None,
     *,
-    has_result: bool,
+    is_finished: bool,
 ) -> str:
-    if has_result:
+    if is_finished:
         return "finished"
     guards = run.config.get("guards")
     hang_seconds = _seconds(guards.get("hang_seconds")) if isinstance(guards, dict) else 0.0
@@ -215,8 +216,8 @@ def _status(
             return "stopped"
         if (about.st_dev, about.st_ino) not in held:
             return "failed" if any(name.startswith("hang-") for name in entries) else "stopped"
-        return "stalled" if silent else "running"
-    return "stalled" if silent and heartbeat else "stopped" if silent else "running"
+        return "stalled" if silent and heartbeat else "running"  # a stage without a heartbeat may work in silence
+    return "running" if not silent else "stalled" if heartbeat else "stopped"
 
 
 def _held_locks() -> set[tuple[int, int]] | None:
