@@ -183,7 +183,7 @@ def _is_foreign(headers: Headers) -> bool:
 
 
 def _show_report(folder: Folder, path: str, name: str) -> Response:
-    """A file as the browser may see it: HTML and SVG in a sandbox, where no script runs but those of our own reports."""
+    """A file as the browser may see it: HTML and SVG in a sandbox, where no script runs but those of our reports."""
     content = folder.read(path, MOST_FILE)
     kind = mimetypes.guess_type(name)[0] or "text/plain"
     if kind == "text/html":

@@ -3,6 +3,7 @@
 import array
 import collections
 import dataclasses
+import itertools
 import math
 import os
 import threading
@@ -213,7 +214,7 @@ def thin(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarra
         return x, y
     edges = np.linspace(0, len(y), (most - 2) // 2 + 1).astype(int)
     kept = [0, len(y) - 1]
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in itertools.pairwise(edges):
         kept += [first + int(y[first:end].argmin()), first + int(y[first:end].argmax())]
     kept = np.unique(kept)
     return x[kept], y[kept]

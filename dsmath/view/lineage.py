@@ -9,7 +9,8 @@ import networkx as nx
 from dsmath.view.runs import Run
 
 _STAGES = (  # columns, where parents do not push a run further to the right
-    ("mine",), ("export", "tokenizer"), ("pretrain", "convert"), ("sft",), ("reward",), ("rl",), ("evaluate", "generate"),
+    ("mine",), ("export", "tokenizer"), ("pretrain", "convert"), ("sft",), ("reward",), ("rl",),
+    ("evaluate", "generate"),
 )  # fmt: skip
 _COLUMN = {stage: column for column, stages in enumerate(_STAGES) for stage in stages}
 _FEW = 2  # leaves that are drawn one by one
@@ -28,13 +29,11 @@ def draw(runs: Mapping[str, Run]) -> dict[str, Any]:
       nodes (id, label, runs, stage, column, row; `runs` is empty for a parent that lies elsewhere, and holds several
       where three or more runs of one stage have the same parents and no children), edges (from, to, roles, step).
     """
-    graph, made = nx.DiGraph(), {}
+    graph, index = nx.DiGraph(), _Index(runs)
     graph.add_nodes_from(runs)
     for name, run in runs.items():
-        made.setdefault(run.fingerprint, []).append(name)
-    for name, run in runs.items():
         for role, parent in _parents(run).items():
-            found = _find_parent(parent, runs, made) or f"elsewhere: {parent.get('workdir')}"[:500]
+            found = index.find(parent) or f"elsewhere: {parent.get('workdir')}"[:500]
             if found == name:
                 continue
             graph.add_edge(found, name)
@@ -71,15 +70,25 @@ def _parents(run: Run) -> dict[str, dict[str, Any]]:
     return {role: parent for role, parent in parents if isinstance(parent, dict)}
 
 
-def _find_parent(parent: Mapping[str, Any], runs: Mapping[str, Run], made: Mapping[str, list[str]]) -> str:
-    """The name of the run, "" where it is not among them; `made` has the names by fingerprint."""
-    path, fingerprint = pathlib.PurePath(str(parent.get("workdir", ""))), parent.get("lineage")
-    candidates = made.get(fingerprint, []) if isinstance(fingerprint, str) and fingerprint else []
-    if not candidates:  # its record has changed, or it had none: the path alone
-        candidates = [name for name in runs if name != "." and path.parts[-len(_parts(name)) :] == _parts(name)]
-    if len(candidates) < 2:
-        return candidates[0] if candidates else ""
-    return max(candidates, key=lambda name: _common_end(path.parts, _parts(name)))
+class _Index:
+    """Finds runs by what their children say of them."""
+
+    def __init__(self, runs: Mapping[str, Run]):
+        self._made: dict[str, list[str]] = {}  # names by fingerprint
+        self._named: dict[str, list[str]] = {}  # names by the last part of the name
+        for name, run in runs.items():
+            if run.fingerprint:
+                self._made.setdefault(run.fingerprint, []).append(name)
+            self._named.setdefault(name.rpartition("/")[2], []).append(name)
+
+    def find(self, parent: Mapping[str, Any]) -> str:
+        """The name of the run, "" where it is not among them."""
+        path, fingerprint = pathlib.PurePath(str(parent.get("workdir", ""))).parts, parent.get("lineage")
+        candidates = self._made.get(fingerprint, []) if isinstance(fingerprint, str) else []
+        if not candidates and path:  # its record has changed, or it had none: the path alone
+            named = self._named.get(path[-1], [])
+            candidates = [name for name in named if path[-len(_parts(name)) :] == _parts(name)]
+        return max(candidates, key=lambda name: _common_end(path, _parts(name)), default="")
 
 
 def _parts(name: str) -> tuple[str, ...]:

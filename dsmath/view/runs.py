@@ -35,8 +35,8 @@ class Run:
     Attributes:
       name: the folder's path below the root; "." is the root itself.
       stage: such as "rl"; "" where it is not known.
-      status: "running", "stalled" (alive or on another machine, and silent for long), "finished", "failed", or "stopped"
-        (no process is there, and nothing says why).
+      status: "running", "stalled" (alive or on another machine, and silent for long), "finished", "failed", or
+        "stopped" (no process is there, and nothing says why).
       step, num_steps: how far it is, where that is known.
       seen: seconds since 1970, when it last wrote.
       detail: the end of the log of a failed run.
