@@ -1,5 +1,6 @@
 """A run's metrics by step: JSON lines for programs, TensorBoard events for people."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -10,15 +11,18 @@ from typing import Any
 from absl import logging
 
 from dsmath.runs import processes
-from dsmath.runs.workdir import write_atomically
+from dsmath.runs.errors import InputError
+from dsmath.runs.workdir import CONFIG, read_json, write_atomically
 
 METRICS, HISTOGRAMS = "metrics.jsonl", "histograms.jsonl"
+WANDB = "DSMATH_WANDB"  # this variable names the project of Weights & Biases that gets the metrics too
 
 
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard events in `tensorboard/`; a context manager.
 
-    Histograms go to `histograms.jsonl`, which a run without any does not have.
+    Histograms go to `histograms.jsonl`, which a run without any does not have. Where `DSMATH_WANDB` of the environment
+    names a project of Weights & Biases, the metrics go there too; wandb's own variables, such as WANDB_MODE, hold.
 
     Of many processes the first one alone writes.
 
@@ -28,8 +32,9 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: str | os.PathLike, start: int = 0):
-        self._workdir, self._events = pathlib.Path(workdir), None
+        self._workdir, self._events, self._mirror = pathlib.Path(workdir), None, None
         if processes.is_main():
+            self._mirror = _open_mirror(self._workdir)
             self.go_back(start)
 
     def go_back(self, step: int) -> None:
@@ -54,6 +59,8 @@ class MetricsWriter:
         self._append(METRICS, {"step": step, **values})
         for name, value in values.items() if self._events else ():
             self._events.add_scalar(name, value, step)
+        if self._mirror:
+            self._mirror.log({"step": step, **values})
 
     def write_histogram(self, step: int, name: str, counts: Sequence[float], edges: Sequence[float]) -> None:
         """Writes how a quantity of one step is spread.
@@ -91,12 +98,45 @@ class MetricsWriter:
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self._close()
+        if self._mirror:
+            self._mirror.finish(exit_code=int(error is not None))
 
     def _close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _open_mirror(workdir: pathlib.Path) -> Any:
+    """The run of Weights & Biases that belongs to a workdir, None where nobody asked for one.
+
+    Raises:
+      InputError: it was asked for and cannot be had.
+    """
+    project = os.environ.get(WANDB)
+    if not project:
+        return None
+    try:
+        import wandb  # an extra
+    except ImportError as error:
+        raise InputError(f"{WANDB}={project}: wandb is not installed; pip install wandb, or unset it") from error
+    config = read_json(workdir / CONFIG) if (workdir / CONFIG).exists() else {}
+    try:
+        run = wandb.init(
+            project=project,
+            name=workdir.name,
+            id=hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16],  # a resumed run goes on in its own
+            resume="allow",
+            dir=workdir,
+            job_type=config.get("stage"),
+            config=config,
+            settings=wandb.Settings(console="off", silent=True),
+        )
+    except wandb.Error as error:  # no account, no network
+        raise InputError(f"{WANDB}={project}: {error}; WANDB_MODE=offline keeps the metrics for later") from error
+    run.define_metric("*", step_metric="step")  # not wandb's own count, which cannot go back as a run does
+    return run
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:

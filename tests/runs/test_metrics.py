@@ -1,11 +1,15 @@
 """metrics.jsonl: one record a step, whatever a kill leaves behind."""
 
 import json
+import sys
 import time
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dsmath.runs.metrics import HISTOGRAMS, METRICS, MetricsWriter, read_histograms, read_metrics
+from dsmath.runs.errors import InputError
+from dsmath.runs.metrics import HISTOGRAMS, METRICS, WANDB, MetricsWriter, read_histograms, read_metrics
+from dsmath.runs.workdir import write_json
 
 
 def test_records_come_back_in_order_and_reach_tensorboard(tmp_path):
@@ -92,3 +96,29 @@ def test_a_run_without_histograms_has_no_file_of_them(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"loss": 1.0})
     assert not (tmp_path / HISTOGRAMS).exists()
+
+
+def test_metrics_are_mirrored_to_weights_and_biases_where_that_is_asked_for(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb, an extra, is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write_json(tmp_path / "config.json", {"stage": "sft", "seed": 7})
+    with MetricsWriter(tmp_path):
+        pass
+    assert not (tmp_path / "wandb").exists()
+    monkeypatch.setenv(WANDB, "mathematics")
+    for start in (0, 2):  # begun, and resumed
+        with MetricsWriter(tmp_path, start) as writer:
+            writer.write(start + 1, {"a_loss_of_mine": 2.5})
+            writer.write(start + 2, {"a_loss_of_mine": 1.5})
+        time.sleep(1)  # a folder is named by its second
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(runs) == 2 and len({run.name for run in runs}) == 1
+    assert all(b"a_loss_of_mine" in run.read_bytes() and b"mathematics" in run.read_bytes() for run in runs)
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_mirror_that_cannot_be_had_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it raises
+    monkeypatch.setenv(WANDB, "mathematics")
+    with pytest.raises(InputError, match="DSMATH_WANDB=mathematics: wandb is not installed"):
+        MetricsWriter(tmp_path)
