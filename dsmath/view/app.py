@@ -28,7 +28,7 @@ from dsmath.view.comparison import compare
 from dsmath.view.curves import AXES, Tables
 from dsmath.view.files import Broken, Folder
 from dsmath.view.lineage import draw
-from dsmath.view.runs import REPORTS, Run, Runs
+from dsmath.view.runs import Run, Runs
 
 MOST_CHOSEN = 24  # runs, and metrics, of one question
 MOST_FILE = 64 * 2**20  # bytes of a report
@@ -126,7 +126,7 @@ def make_app(folder: Folder) -> ASGIApp:
 
     def report(request: Request) -> Response:
         run_name, _, name = request.path_params["path"].rpartition("/")
-        if name not in REPORTS or name not in runs.get(run_name or ".").reports:
+        if name not in runs.get(run_name or ".").reports:
             raise LookupError(f"no report {request.path_params['path']!r} in this folder")
         return _show_report(folder, request.path_params["path"], name)
 
@@ -215,11 +215,15 @@ def _find_plotly() -> pathlib.Path:
 
 def _describe(run: Run) -> dict[str, Any]:
     numbers = [(name, value) for name, value in run.result.items() if type(value) in (int, float)]
+    results = run.result.get("results")  # of an evaluation, by benchmark and mode
+    for one in results[:_FIGURES] if isinstance(results, list) else ():
+        if isinstance(one, dict) and type(one.get("accuracy")) in (int, float):
+            numbers.append((f"{one.get('title', one.get('benchmark'))}, {one.get('mode')}", one["accuracy"]))
     return {
         "name": run.name, "stage": run.stage, "status": run.status, "step": run.step, "num_steps": run.num_steps,
         "seen": round(run.seen, 1), "detail": run.detail, "reports": run.reports, "has_metrics": run.has_metrics,
         "has_samples": run.has_samples, "problems": run.problems, "code": str(run.lineage.get("code", ""))[:80],
-        "result": [[name[:80], value] for name, value in numbers[:_FIGURES]],
+        "result": [[name[:80], value] for name, value in numbers[: 2 * _FIGURES]],
     }  # fmt: skip
 
 

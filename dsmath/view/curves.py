@@ -5,7 +5,6 @@ import collections
 import dataclasses
 import itertools
 import math
-import os
 import threading
 from typing import Any
 
@@ -23,6 +22,7 @@ MOST_BYTES = 2**30  # of a metrics.jsonl
 MOST_NAMES = 500  # of metrics
 _MOST_VALUES = 60_000_000  # of all runs that are kept in memory: about 1 GB
 _CHUNK = 2**22
+_TAIL = 256
 
 
 @dataclasses.dataclass
@@ -44,10 +44,10 @@ class Table:
     def __init__(self, folder: Folder, name: str):
         self._folder, self._name = folder, name
         self.lock = threading.Lock()
-        self._restart(None)
+        self._restart()
 
-    def _restart(self, inode: int | None) -> None:
-        self._inode, self._read = inode, 0
+    def _restart(self) -> None:
+        self._read, self._tail = 0, b""  # bytes, and the last of them
         self._number = 0  # of records
         self.columns: dict[str, _Column] = {}
         self.broken = 0  # lines
@@ -63,16 +63,18 @@ class Table:
           LookupError: there is no such file.
         """
         with self._folder.open(self._name) as file:
-            about = os.fstat(file.fileno())
-            if about.st_ino != self._inode or about.st_size < self._read:
-                self._restart(about.st_ino)
-            file.seek(self._read)
+            file.seek(self._read - len(self._tail))
+            if file.read(len(self._tail)) != self._tail:
+                self._restart()
+                file.seek(0)
             rest = b""
             while (chunk := file.read(_CHUNK)) and self._read < MOST_BYTES:
-                *lines, rest = (rest + chunk).split(b"\n")
+                content = rest + chunk
+                *lines, rest = content.split(b"\n")
                 if len(rest) > _CHUNK:
                     rest = b""
                     self.broken += 1
+                self._tail = (self._tail + content[: len(content) - len(rest)])[-_TAIL:]
                 for line in lines:
                     self._add(line)
                 self._read = file.tell() - len(rest)  # a last line that is half written is read when it is whole

@@ -22,12 +22,14 @@ _HIDDEN = {"prompt", "prompt_hash", "request", "question_index"}
 
 
 def list_files(folder: Folder, run: Run) -> list[str]:
-    """The files of samples of a run, the newest step first; names below the run's folder."""
+    """The files of samples and verdicts of a run, the newest step first; names below the run's folder."""
     found = []
     for place, pattern in _PLACES.items():
         path = folder.path / run.path(place)
         if path.is_dir() and not path.is_symlink():
-            names = sorted((entry.name for entry in path.iterdir() if pattern.fullmatch(entry.name)), reverse=True)
+            names = sorted(entry.name for entry in path.iterdir() if pattern.fullmatch(entry.name))
+            if place == "samples":  # named by steps
+                names.reverse()
             found += [f"{place}/{name}" for name in names[:_MOST_FILES]]
     return found + [name for name in _TOP if (folder.path / run.path(name)).is_file()]
 

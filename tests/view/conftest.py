@@ -78,7 +78,8 @@ def root(make_run, tmp_path):
         (folder / "metrics.md").write_text("# Metrics\n")
     for step in (10, 15, 20):
         parents = {"init_from": ("sweep/grpo-0", step)}
-        make_run(f"sweep/evaluated-{step}", "evaluate", parents, step=step, result={"accuracy": step / 40})
+        results = [{"title": "GSM8K", "mode": "chat", "accuracy": step / 40}, "broken"]
+        make_run(f"sweep/evaluated-{step}", "evaluate", parents, step=step, result={"results": results})
     (tmp_path / "secret.txt").write_text("secret")
     return tmp_path / "runs"
 
