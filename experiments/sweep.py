@@ -4,7 +4,7 @@ python -m experiments.sweep --config=configs/ablations/fig5.py:nano --workdir=ru
 
 Kill it whenever you like: the same line goes on with what is missing. What a stage makes lies in a folder named after
 what decides it, so a changed sweep in the same folder, or another one with the same `config.store`, runs only what is
-new.
+new. --dry_run tells what would run, with its commands, and what is there already.
 """
 
 import importlib
@@ -16,13 +16,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
+from absl import flags
 
 from dsmath.evaluation import ablation
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError, Paused, Preempted
 from dsmath.runs.jobs import KEPT_BACK, LOG, PAUSED, WAITS, run_stages
 from dsmath.runs.sweep import Stage, plan
-from dsmath.runs.workdir import CONFIG, lock_workdir, write_atomically, write_json
+from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, lock_workdir, write_atomically, write_json
+
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "tell what would run and what is there, and do nothing")
 
 
 def start(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -36,6 +39,9 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
     store = pathlib.Path(config.store or folder / "stages").absolute()
     ablation.check_figure(config.figure)
     stages, points = plan(config, store, load_config)
+    if _DRY_RUN.value:
+        print(describe(stages.values()))
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,6 +61,18 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
 def load_config(stage: str, preset: str) -> ml_collections.ConfigDict:
     """The config of a stage."""
     return importlib.import_module(f"configs.{stage}").get_config(preset)
+
+
+def describe(stages: Iterable[Stage]) -> str:
+    """What a sweep would do: of each stage whether it is finished, begun or new, and its command."""
+    lines, counts = [], {"finished": 0, "begun": 0, "new": 0}
+    for stage in stages:
+        state = "finished" if (stage.workdir / RESULT).exists() else "begun"
+        if not (stage.workdir / LINEAGE).exists() and state == "begun":
+            state = "new"
+        counts[state] += 1
+        lines += [f"# {stage.name}: {state}", shlex.join(stage.command), ""]
+    return "\n".join([*lines, ", ".join(f"{count} {state}" for state, count in counts.items())])
 
 
 def finish(stages: dict[pathlib.Path, Stage], ended: dict[pathlib.Path, str], state: str) -> None:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation.figures import AFTER, BEFORE, INK, MUTED, STYLE, label_ends, share_limits, use_percent
 from dsmath.runs.errors import InputError
 from dsmath.runs.sweep import Point
@@ -40,6 +41,8 @@ _NAMES = {
     "best_of": "best of {}",
     "weighted_maj": "weighted maj@{}",
 }
+_LANGUAGES = {"en": "English", "zh": "Chinese"}
+_WITH_PYTHON = "few_shot_pot"  # the mode, "+Python" in the paper's tables
 FIGURES = ("by_step", "at_k", "by_run")
 
 
@@ -79,16 +82,23 @@ def _parts(label: str, result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
 def metric(row: Mapping[str, Any], name: str) -> float:
     """A figure of a row's result by dotted name, such as "pass_at.16".
 
+    Of an evaluation of several benchmarks, the benchmark with its mode comes first: "gsm8k-few_shot.accuracy".
+
     Raises:
       InputError: the result has no such number.
     """
-    found: Any = row["result"]
+    found: Any = row["result"] | _by_task(row["result"])
     for part in name.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     if not isinstance(found, int | float):
-        numbers = ", ".join(sorted(_numbers(row["result"])))
+        numbers = ", ".join(sorted(_numbers(row["result"] | _by_task(row["result"]))))
         raise InputError(f"config.metrics: {name!r} is no number of {row['workdir']}/result.json, which has {numbers}")
     return float(found)
+
+
+def _by_task(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The records of an evaluation by benchmark and mode."""
+    return {f"{record['benchmark']}-{record['mode']}": record for record in result.get("results", ())}
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -258,12 +268,27 @@ def _last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _is_share(name: str) -> bool:
-    return name.split(".")[0] in _NAMES
+    return not _NAMES.keys().isdisjoint(name.split("."))
 
 
 def _title(name: str, unit: bool = False) -> str:
-    head, _, k = name.partition(".")
-    return _NAMES.get(head, name).format(k or "k") + (", % of questions" if unit and _is_share(name) else "")
+    if not _is_share(name):
+        return name.replace(".", ", ").replace("_", " ")
+    parts = name.split(".")
+    at = next(index for index, part in enumerate(parts) if part in _NAMES)
+    places, head, k = parts[:at], parts[at], ".".join(parts[at + 1 :]) or "k"
+    place = " ".join(filter(None, map(_place, places)))
+    figure = _NAMES[head].format(k)
+    title = figure if not place else place if head == "accuracy" else f"{place}, {figure}"
+    return title + (", % of questions" if unit else "")
+
+
+def _place(part: str) -> str:
+    """What a part of a metric's name before the figure says: a benchmark as in the paper's tables, or a language."""
+    benchmark, _, mode = part.partition("-")
+    if benchmark in BENCHMARKS:
+        return BENCHMARKS[benchmark].title + ("+Python" if mode == _WITH_PYTHON else "")
+    return "" if part.startswith("by_") else _LANGUAGES.get(part, part)
 
 
 def _value(name: str, value: float) -> str:

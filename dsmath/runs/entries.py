@@ -18,18 +18,28 @@ from dsmath.runs.errors import InputError
 
 RUN = "run"  # in an evaluation, {run} is what is evaluated
 KEYED = ("corpora", "weights")  # mappings whose keys are the user's: an override replaces all of them
-_FIELDS = {"label", "stage", "preset", "overrides", "grid"}  # of a run
+_FIELDS = {"label", "stage", "preset", "overrides", "grid", "judged"}  # of a run
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One stage: where the config names it, what it is, its overrides. A given workdir is not run."""
+    """One stage: where the config names it, what it is, its overrides. A given workdir is not run.
 
-    source: str  # the place in the config
+    Attributes:
+      source: the place in the config.
+      stage: its name; of a run "" where nothing is run, and what its `init_from` names is evaluated as it is.
+      preset: of the stage's config.
+      overrides: by dotted name.
+      workdir: a finished one that stands for the stage.
+      judged: whether it is evaluated and shown; a run that only others start from is not.
+    """
+
+    source: str
     stage: str
     preset: str
     overrides: Mapping[str, Any]
     workdir: str = ""
+    judged: bool = True
 
     @property
     def parents(self) -> set[str]:
@@ -66,7 +76,8 @@ def read_runs(config: Any, parents: Mapping[str, Entry]) -> dict[str, tuple[str,
         for label, source, run, overrides in expanded:
             values = _common(config, run["stage"]) | overrides | {"seed": seed}
             values = replace(values, lambda value, seed=seed: _of_seed(value, labels, seed))
-            runs[_seeded(label, seed)] = (label, seed, Entry(source, run["stage"], run["preset"], values))
+            entry = Entry(source, run["stage"], run["preset"], values, judged=run.get("judged", True))
+            runs[_seeded(label, seed)] = (label, seed, entry)
     return runs
 
 
@@ -77,6 +88,10 @@ def _expand(run: dict[str, Any], source: str) -> Iterator[tuple[str, str, dict[s
     for field in ("label", "stage", "preset"):
         if not isinstance(run.get(field, "" if field == "label" else None), str):
             raise InputError(f"{source}.{field}: give a text")
+    if not isinstance(run.get("judged", True), bool):
+        raise InputError(f"{source}.judged: {run['judged']!r} is neither True nor False")
+    if not run["stage"] and "init_from" not in run.get("overrides", {}):
+        raise InputError(f"{source}.stage: empty, so overrides must name by init_from what is evaluated as it is")
     overrides, grid = dict(flatten(run.get("overrides", {}))), dict(flatten(run.get("grid", {})))
     for field, values in grid.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
@@ -95,23 +110,27 @@ def read_evaluations(
     At step 0 it is what the run started from.
     """
     evaluation = config.evaluation
+    if not entry.judged:
+        return
     if not evaluation.stage:
+        if not entry.stage:
+            raise InputError(f"{entry.source}.stage: empty, and nothing is evaluated; see config.evaluation.stage")
         yield run, label, seed, None, None
         return
     common = _common(config, evaluation.stage) | dict(flatten(evaluation.overrides))
     for step in evaluation.steps or (None,):
         if step == 0 and "init_from" not in entry.overrides:
             raise InputError(f"config.evaluation.steps: 0 is what a run starts from, and {label!r} sets no init_from")
-        subject = entry.overrides["init_from"] if step == 0 else f"{{{run}}}"
+        subject = f"{{{run}}}" if step != 0 and entry.stage else entry.overrides["init_from"]
         values = {field: subject if value == f"{{{RUN}}}" else value for field, value in common.items()}
-        values |= {"step": step} if step else {}
+        values |= {"step": step} if step and entry.stage else {}
         name = f"{run} evaluated" + (f" at {step}" if step is not None else "")
         yield name, label, seed, step, Entry("config.evaluation", evaluation.stage, evaluation.preset, values)
 
 
 def _common(config: Any, stage: str) -> dict[str, Any]:
     """What the sweep's config changes for every command of a stage."""
-    if stage not in config.common:
+    if not stage or stage not in config.common:
         return {}
     return differences(config.defaults[stage].to_dict(), config.common[stage].to_dict())
 

@@ -143,17 +143,22 @@ def _shares(jobs: int) -> dict[int, list[int]]:
 
 def _is_free(folder: pathlib.Path) -> bool:
     """Whether no other process works there: another sweep may share the folder."""
-    if not folder.is_dir():
-        return True
     try:
         with lock_workdir(folder):
             return True
+    except FileNotFoundError:
+        return True
     except InputError:
         return False
 
 
 def _last_line(log: pathlib.Path) -> str:
-    with open(log, "rb") as file:
-        file.seek(max(log.stat().st_size - 4096, 0))
+    """The last line that a stage printed; empty where there is none, or where people removed the folder meanwhile."""
+    try:
+        file = open(log, "rb")
+    except FileNotFoundError:
+        return ""
+    with file:
+        file.seek(max(os.fstat(file.fileno()).st_size - 4096, 0))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].strip()[:200] if lines and not lines[-1].startswith("$ ") else ""

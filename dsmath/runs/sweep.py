@@ -74,7 +74,7 @@ def plan(
     """
     entries = read_parents(config)
     runs = read_runs(config, entries)
-    entries |= {name: entry for name, (_, _, entry) in runs.items()}
+    entries |= {name: entry for name, (_, _, entry) in runs.items() if entry.stage}
     for entry in entries.values():
         _load(load, entry)  # what is unknown is named first
     evaluated = [point for name, run in runs.items() for point in read_evaluations(config, name, *run)]
