@@ -13,7 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # launch.py is no stage's: its presets are targets, each with fields of its own.
 NAMES = sorted(file.stem for file in (ROOT / "configs").glob("*.py") if file.stem not in ("__init__", "launch"))
 PRESETS = {
+    "corpus": ("nano",),
     "export": ("nano", "paper"),
+    "loss": ("nano", "7b"),
     "mine": ("nano", "paper"),
     "tokenizer": ("nano", "7b"),
     "pretrain": ("nano", "1b3", "7b"),
@@ -260,18 +262,35 @@ def test_the_chain_shares_its_fields():
     assert config.mine.input == "crawl/*.warc.gz"
 
 
-ABLATIONS = {"fig5": ("nano", "1b3"), "fig6": ("nano", "7b"), "fig7": ("nano", "7b"), "tools": ("nano", "7b")}
+ABLATIONS = {
+    "corpus_size": ("nano", "1b3"),
+    "fig5": ("nano", "1b3"),
+    "fig6": ("nano", "7b"),
+    "fig7": ("nano", "7b"),
+    "kl_and_group": ("nano", "7b"),
+    "mixture": ("nano", "1b3", "7b"),
+    "table1": ("nano", "1b3"),
+    "table6": ("nano", "1b3"),
+    "table7": ("nano", "1b3"),
+    "table8": ("nano", "1b3", "7b"),
+    "tools": ("nano", "7b"),
+}
+RL_ABLATIONS = ("fig5", "fig6", "fig7", "kl_and_group")
+BASE_ABLATIONS = tuple(name for name in ABLATIONS if name not in (*RL_ABLATIONS, "tools"))
 
 
 def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
     """What an ablation runs, from the tokenizer on: name and stage of each command, and its config's values."""
     config = _config(f"ablations.{name}", preset)
     config.parents.base.workdir = ""
+    if "start" in config.parents:
+        config.parents.start.workdir = str(ROOT / "tests")  # any folder: it is not looked into
     stages, _ = sweep.plan(config, pathlib.Path("/store"), _config)
     found = []
     for stage in stages.values():
         of = stage.command[2].removeprefix("experiments.")
         values = dict(arg.removeprefix("--config.").split("=", 1) for arg in stage.command[5:])
+        values["workdir"] = str(stage.workdir)
         default = _config(of, stage.command[3].split(":", 1)[1])
         fields = {
             field: default[field] for field in default if not isinstance(default[field], ml_collections.ConfigDict)
@@ -296,7 +315,7 @@ def test_an_ablation_opens_with_its_command_and_names_its_presets(name):
     assert fields[0] == fields[1]
 
 
-@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in ABLATIONS for preset in ABLATIONS[name]])
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in RL_ABLATIONS for preset in ABLATIONS[name]])
 def test_every_ablation_has_a_plan_of_three_seeds_or_more(name, preset):
     config = _config(f"ablations.{name}", preset)
     assert len(config.seeds) >= 3
@@ -316,7 +335,10 @@ def test_the_lines_of_a_figure_differ_in_the_method_alone(name, preset):
     assert len({tuple(values[field] for field in same) for values in runs}) == 1
     assert len({values["seed"] for values in runs}) == 3
     evaluations = [values for _, stage, values in stages if stage == "evaluate"]
-    assert len({tuple(sorted((values | {"init_from": "", "step": ""}).items())) for values in evaluations}) == 1
+    assert (
+        len({tuple(sorted((values | {"init_from": "", "step": "", "workdir": ""}).items())) for values in evaluations})
+        == 1
+    )
 
 
 def test_figure_5_compares_the_papers_methods():
@@ -336,3 +358,62 @@ def test_figure_5_compares_the_papers_methods():
 def test_figure_7_samples_as_the_paper():
     values = next(values for _, stage, values in _stages("fig7", "7b") if stage == "evaluate")
     assert (values["num_samples"], values["temperature"]) == ("64", "0.7")
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in BASE_ABLATIONS for preset in ABLATIONS[name]])
+def test_an_ablation_of_base_models_trains_judges_and_tells_each(name, preset):
+    config = _config(f"ablations.{name}", preset)
+    stages = _stages(name, preset)
+    judged = {run["label"] for run in config.runs if run.get("judged", True)}
+    names = [stage for _, stage, _ in stages]
+    assert len(config.seeds) == (3 if preset == "nano" else 1)
+    assert names.count(config.evaluation.stage) == len(judged) * len(config.seeds)
+    assert set(config.figure.metrics) <= set(config.metrics)
+    if name != "table7" and preset == "nano":  # a chat model of each
+        assert names.count("sft") == names.count("evaluate")
+    if preset != "nano":
+        assert set(names) == {"pretrain", "evaluate"}
+        asked = next(values for _, stage, values in stages if stage == "evaluate")
+        assert all(repr(metric.split("-")[0]) in asked["benchmarks"] for metric in config.metrics)
+        assert all(repr(metric.split("-")[1].split(".")[0]) in asked["modes"] for metric in config.metrics)
+
+
+def test_table_1_compares_the_papers_corpora_on_150_b_tokens_each():
+    runs = [values for _, stage, values in _stages("table1", "1b3") if stage == "pretrain"]
+    assert len(runs) == 4
+    assert [run["corpora"] for run in runs[:2]] == [
+        "{'mathpile': 'data/mathpile'}",
+        "{'open_web_math': 'data/open_web_math'}",
+    ]
+    assert {run["num_steps"] for run in runs} == {"37500"}  # times 4 M
+
+
+def test_table_6_has_400_b_tokens_of_code_and_150_b_of_mathematics():
+    runs = {
+        name.removesuffix(", seed 0"): values for name, stage, values in _stages("table6", "1b3") if stage == "pretrain"
+    }
+    assert {name: run["num_steps"] for name, run in runs.items()} == {
+        "General": "100000",
+        "General, then mathematics": "37500",
+        "Code": "100000",
+        "Code, then mathematics": "37500",
+        "Mathematics": "37500",
+        "Code and mathematics mixed": "137500",
+    }
+    assert runs["Code, then mathematics"]["init_from"].startswith("/store/Code-seed-0")
+
+
+def test_table_7_judges_the_models_of_table_6():
+    for preset in ("nano", "1b3"):
+        six, seven = (
+            {values["workdir"] for _, stage, values in _stages(name, preset) if stage == "pretrain"}
+            for name in ("table6", "table7")
+        )
+        assert {folder.rsplit("-", 1)[1] for folder in six} == {folder.rsplit("-", 1)[1] for folder in seven}
+
+
+def test_kl_and_group_keep_the_outputs_of_a_step():
+    for preset, outputs in (("nano", 512), ("7b", 1024)):
+        runs = [values for _, stage, values in _stages("kl_and_group", preset) if stage == "rl"]
+        assert {int(run["num_groups"]) * int(run["group_size"]) for run in runs} == {outputs}
+        assert "0.04" in {run["beta"] for run in runs}

@@ -155,10 +155,9 @@ def _is_free(folder: pathlib.Path) -> bool:
 def _last_line(log: pathlib.Path) -> str:
     """The last line that a stage printed; empty where there is none, or where people removed the folder meanwhile."""
     try:
-        file = open(log, "rb")
+        with open(log, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - 4096, 0))
+            lines = file.read().decode(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    with file:
-        file.seek(max(os.fstat(file.fileno()).st_size - 4096, 0))
-        lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].strip()[:200] if lines and not lines[-1].startswith("$ ") else ""

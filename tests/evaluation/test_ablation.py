@@ -125,3 +125,17 @@ def test_a_figure_by_k_without_such_figures_is_refused(tmp_path):
     figure = {"kind": "at_k", "metrics": ("best_of",), "title": "", "marks": ()}
     with pytest.raises(InputError, match=r"config\.figure\.metrics: 'best_of' has no figures by k"):
         ablation.write_figure(SAMPLED, figure, tmp_path / "figure")
+
+
+def test_a_benchmark_with_its_mode_is_told_as_in_the_papers_tables():
+    records = [
+        {"benchmark": "gsm8k", "mode": "few_shot", "accuracy": 0.25},
+        {"benchmark": "gsm8k", "mode": "few_shot_pot", "accuracy": 0.5, "pass_at": {"4": 0.75}},
+    ]
+    rows = [_row("one", 0, None, results=records, loss={"code": 1.5}, by_language={"zh": {"accuracy": 0.1}})]
+    names = ("gsm8k-few_shot.accuracy", "gsm8k-few_shot_pot.accuracy", "gsm8k-few_shot_pot.pass_at.4", "loss.code")
+    table = ablation.make_table(rows, (*names, "by_language.zh.accuracy")).splitlines()
+    assert table[0] == "| run | seeds | GSM8K | GSM8K+Python | GSM8K+Python, pass@4 | loss, code | Chinese |"
+    assert table[2] == "| one | 1 | 25.0 % | 50.0 % | 75.0 % | 1.5 | 10.0 % |"
+    with pytest.raises(InputError, match=r"which has .*gsm8k-few_shot\.accuracy"):
+        ablation.metric(rows[0], "math-few_shot.accuracy")

@@ -147,6 +147,16 @@ def test_another_sweep_shares_what_is_there(sweep, config, tmp_path):
     assert not (tmp_path / "other" / "stages").exists()
 
 
+def test_a_dry_run_tells_what_is_there_and_does_nothing(sweep, config, tmp_path):
+    workdir, _, _, _ = sweep
+    process = _start(config, "nano", tmp_path / "dry", f"--config.store={workdir / 'stages'}", "--dry_run")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "5 finished, 0 begun, 0 new"
+    assert out.count("-m experiments.pretrain") == 4 and "# slow, seed 0: finished" in out
+    assert not (tmp_path / "dry").exists()
+
+
 def test_a_mistyped_field_ends_the_sweep_at_its_start(config, tmp_path):
     process = _start(config, "mistyped", tmp_path / "sweep")
     _, err = process.communicate()

@@ -55,6 +55,15 @@ def test_a_failure_keeps_back_its_descendants_alone_and_the_next_run_makes_what_
     assert (other / "result.json").stat().st_mtime_ns == made
 
 
+def test_a_folder_that_is_removed_meanwhile_fails_its_stage_alone(tmp_path):
+    gone, other = tmp_path / "gone", tmp_path / "other"
+    body = "import shutil; shutil.rmtree(sys.argv[1])"
+    ended, told = _run(_stage(gone, body), _stage(other))
+    assert ended == {"gone": "failed with status 1"}
+    assert (other / "result.json").exists()
+    assert "gone failed with status 1" in told
+
+
 @pytest.mark.parametrize(("status", "how"), [(0, "was paused"), (3, "waits for people")])
 def test_a_stage_that_ends_without_a_result_and_without_an_error_has_not_failed(tmp_path, status, how):
     ended, _ = _run(_stage(tmp_path / "one", f"sys.exit({status})"))

@@ -174,3 +174,32 @@ def _one_parent(**fields) -> dict:
 def test_bad_input_is_named_at_the_start(changes, message):
     with pytest.raises(InputError, match=message):
         _plan(_config(**changes))
+
+
+def test_a_run_that_others_start_from_is_neither_evaluated_nor_shown():
+    runs = (
+        {"label": "base, long", "stage": "base", "preset": "nano", "overrides": {}, "judged": False},
+        {"label": "long", "stage": "tune", "preset": "nano", "overrides": {"init_from": "{base, long}"}},
+    )
+    stages, points = _plan(_config(runs=runs, evaluation=_config().evaluation.to_dict() | {"steps": ()}))
+    names = [stage.name for stage in stages.values()]
+    assert names[:3] == ["base, long, seed 0", "long, seed 0", "long, seed 0 evaluated"]
+    assert {point.label for point in points} == {"long"}
+
+
+def test_a_model_that_no_run_trains_is_evaluated_as_it_is():
+    runs = ({"label": "as it is", "stage": "", "preset": "", "overrides": {"init_from": "{base}"}},)
+    stages, points = _plan(_config(runs=runs, evaluation=_config().evaluation.to_dict() | {"steps": ()}))
+    base, test = stages.values()
+    assert f"--config.init_from={base.workdir}" in test.command
+    assert {point.workdir for point in points} == {test.workdir}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"judged": "no"}, r"judged: 'no' is neither"), ({"stage": ""}, r"stage: empty, so overrides must name")],
+)
+def test_a_run_that_says_neither_what_is_run_nor_what_is_evaluated_is_named(change, message):
+    run = {"label": "one", "stage": "tune", "preset": "nano", "overrides": {}} | change
+    with pytest.raises(InputError, match=rf"config\.runs\[0\]\.{message}"):
+        _plan(_config(runs=(run,)))
