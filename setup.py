@@ -67,6 +67,7 @@ _EXTRAS = {
         "ipykernel",
         "isabelle-client>=1.1",
         "nbclient",
+        "nbconvert",
         "nbformat",
         "playwright",
         "pytest",

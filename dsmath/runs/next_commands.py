@@ -17,7 +17,7 @@ def _help(stage: str) -> str:
 
 # {workdir}: what the stage that ended wrote; {beside}: the folder around it; {size}: of the presets, nano or 7b;
 # {mining}: that of mining, nano or paper.
-_CURVES = "tensorboard --logdir={workdir}"
+_CURVES = "python -m experiments.view --workdir={beside}"
 _EVALUATE = _run("evaluate", init_from="{workdir}")
 _EXPORT = _run("export", "{mining}", corpus="{workdir}")
 _PLAN = "python -m experiments.plan --config=configs/pretrain.py:7b --mesh=data=1,fsdp=16,tensor=4"
@@ -54,6 +54,8 @@ NEXT: Mapping[str, tuple[str, str, str]] = {  # by the stage that ended
         "python -m experiments.compare {workdir} OTHER_EVALUATION",
     ),
     "compare": (_help("rescore"), _help("evaluate"), _help("grade")),
+    "corpus": (_run("pretrain", corpora__mined="{workdir}"), _TOKENIZER, _help("sweep")),
+    "loss": (_EVALUATE.replace("{workdir}", "{beside}/pretrain"), _help("pretrain"), _help("sweep")),
     "benchmarks": (_help("evaluate"), _help("instructions"), _help("mine")),
     "instructions": (_run("sft", solutions="\"{{'instructions':'{workdir}'}}\""), _help("sft"), _help("evaluate")),
     "generate": (_help("evaluate"), _help("rl"), _help("serve")),
