@@ -98,11 +98,6 @@ def start_from(
     return TrainState(step=step, params=jax.tree.map(jnp.copy, params), opt_state=opt_state, rng=rng)
 
 
-def root_key(state: TrainState) -> Array:
-    """The run's root random key."""
-    return jax.random.wrap_key_data(state.rng)
-
-
 def make_train_step(
     loss_function: LossFunction,
     optimizer: optax.GradientTransformation,
