@@ -30,6 +30,7 @@ _PHRASES = [  # from the plainest mark to the vaguest; the last match of the fir
 _PHRASES = [re.compile(phrase) for phrase in _PHRASES]
 _TAIL = 4_000  # characters at the end in which a phrase is looked for
 _OUTPUT = re.compile(r"```output\s*\n(.*?)(?:```|$)", re.S)
+_SPACES, _BLANK_LINES = re.compile(r"[^\S\n]+"), re.compile(r"(?: ?\n ?){2,}")
 _BOLD = re.compile(r"(?<![\w)\]}])\*\*|\*\*(?![\w(\\])")  # no power of a program
 _DISPLAY = re.compile(r"\$\$\s*([^$]{1,800}?)\s*\$\$|\\\[\s*([^\\](?:(?!\\\[).){0,800}?)\s*\\\]", re.S)
 _NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
@@ -53,7 +54,7 @@ def extract_answer(solution: str, fallback: str = "none") -> str | None:
         pass
     if boxes is not None:
         return content_of_box(solution, boxes.end())
-    tail = _BOLD.sub("", solution[-_TAIL:])
+    tail = _BOLD.sub("", _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", solution[-_TAIL:])))  # long runs stall the phrases
     tail = _DISPLAY.sub(lambda found: f"${(found[1] or found[2]).strip()}$".replace("\n", " "), tail)
     answer = _after_phrase(tail) or _last_output(solution[-_TAIL:])
     if answer is None and fallback == "last_number":

@@ -83,10 +83,11 @@ class _Former:
         return self._times(left[0], right[0]), self._times(left[1], right[1])
 
     def _power(self, base_tree: Tree, exponent_tree: Tree) -> Form:
-        exponent = self._rational(exponent_tree)
+        exponent_form = self.form(exponent_tree)  # once, or a tower of powers takes exponential time
+        exponent = _rational(exponent_form)
         base = self.form(base_tree)
         if exponent is None:
-            return self._opaque("pow", base, self.form(exponent_tree))
+            return self._opaque("pow", base, exponent_form)
         if exponent.denominator == 1:
             return self._integer_power(base, int(exponent))
         top, bottom = base
@@ -140,12 +141,6 @@ class _Former:
                 result = self._multiply(result, term)
         return result
 
-    def _rational(self, tree: Tree) -> Fraction | None:
-        top, bottom = self.form(tree)
-        if not top:
-            return Fraction(0)
-        return top[ONE] / bottom[ONE] if top.keys() == {ONE} == bottom.keys() else None
-
     def _opaque(self, name: str, *parts: Form) -> Form:
         key = (name, *(tuple(frozenset(polynomial.items()) for polynomial in form) for form in parts))
         return {frozenset({(key, Fraction(1))}): Fraction(1)}, {ONE: Fraction(1)}
@@ -154,12 +149,20 @@ class _Former:
         _, name, *arguments = tree
         if name == "exp":
             return self._power(("sym", "e"), arguments[0])
-        values = [self._rational(argument) for argument in arguments]
+        forms = [self.form(argument) for argument in arguments]
+        values = [_rational(form) for form in forms]
         if None not in values:
             exact = _exact_function(name, *values)
             if exact is not None:
                 return _constant(exact)
-        return self._opaque(name, *(self.form(argument) for argument in arguments))
+        return self._opaque(name, *forms)
+
+
+def _rational(form: Form) -> Fraction | None:
+    top, bottom = form
+    if not top:
+        return Fraction(0)
+    return top[ONE] / bottom[ONE] if top.keys() == {ONE} == bottom.keys() else None
 
 
 def _exact_function(name: str, *values: Fraction) -> Fraction | None:

@@ -146,7 +146,7 @@ def clean(text: str) -> str:
     Args:
       text: an answer in any of the notations that models write.
     """
-    text = _rewrite_unicode(text)
+    text = _rewrite_unicode(re.sub(r"\s+", " ", text))  # long runs stall the patterns
     text = _MARKDOWN.sub(r"\2", text.strip())
     text = _REPEATING.sub(_write_repeating, text)
     text = _DOTS.sub(_write_repeating, text)

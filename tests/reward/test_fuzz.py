@@ -60,6 +60,11 @@ def test_any_formula_is_judged(text, gold):
         "\\begin{cases}" * 130,
         "大于" * 900,
         "10:10 pm" * 200,
+        "\\ln" * 100 + "3",
+        "2^" * 39 + "x",
+        "A" + " " * 900 + "∪" + " " * 900,
+        "B," + " " * 500,
+        "1 \n" * 500,
     ],
 )
 def test_texts_on_which_patterns_could_stall_are_judged_at_once(text):
