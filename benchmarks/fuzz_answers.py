@@ -132,8 +132,10 @@ def main(argv: list[str]) -> None:
             judge_every_way(text, gold, benchmark)
         except _HangError:
             failures.append(f"hang: {text[:300]!r} {gold[:100]!r}")
+            print(failures[-1], flush=True)
         except Exception:
             failures.append(f"{traceback.format_exc(limit=-2)} {text[:300]!r} {gold[:100]!r}")
+            print(failures[-1], flush=True)
         watching = False
         signal.alarm(0)
         if not symbolic.needs_worker(text, gold):
@@ -141,8 +143,8 @@ def main(argv: list[str]) -> None:
         if number % 10_000 == 9_999:
             print(f"{number + 1:,} texts, {len(failures)} failures, {time.perf_counter() - started:,.0f} s", flush=True)
 
-    for failure in failures[:20] + executed[:20]:
-        print(failure)
+    for event in executed[:20]:
+        print(event)
     for seconds, text, gold in slowest:
         print(f"{seconds:8.3f} s  {text!r} {gold!r}")
     over = sum(row[0] > _LIMIT for row in slowest)
