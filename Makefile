@@ -9,11 +9,12 @@ PEERS := .venv-peers
 PEERS_LOCK := requirements/peers-py$(VERSION).txt
 TUNIX := .venv-tunix
 TUNIX_LOCK := requirements/tunix-py$(VERSION).txt
+DOCS := .venv-docs
 DEMO := runs/demo
 PYTEST_FLAGS ?= -n 2 -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format lock peers notebooks clean
+.PHONY: help setup demo test slow lint format lock peers notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,10 +73,20 @@ notebooks: setup ## execute the notebooks into runs/notebooks (DSMATH_RUN names 
 	@mkdir -p runs/notebooks
 	$(BIN)/jupyter execute --output='../runs/notebooks/{notebook_name}' notebooks/*.ipynb
 
+docs: $(DOCS)/.ready ## build the documentation into runs/docs; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+
+$(DOCS)/.ready: requirements/docs.txt | $(VENV)/.ready
+	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(DOCS)
+	@$(UV) pip install --quiet --python $(DOCS)/bin/python --require-hashes -r requirements/docs.txt
+	@touch $@
+
 lock: ## resolve the lock files again
 	for version in 3.11 3.12 3.13; do \
 	$(UV) pip compile setup.py --extra dev --python-version $$version --upgrade --quiet --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links -o requirements/py$$(echo $$version | tr -d .).txt; done
+	$(UV) pip compile requirements/docs.in --universal --python-version 3.11 --upgrade --quiet --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links -o requirements/docs.txt
 
 clean: ## remove the environment and the caches; runs stay
-	rm -rf $(VENV) $(PEERS) $(TUNIX) .uv .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(TUNIX) $(DOCS) .uv .pytest_cache .ruff_cache
