@@ -20,7 +20,7 @@ sys.path.append(str(ROOT))
 
 from dsmath.runs import fields  # noqa: E402
 
-_DEFINITION = re.compile(r"DEFINE_(string|integer|float|bool|enum|config_file)")
+_DEFINITION = re.compile(r"DEFINE_(string|integer|float|bool|enum|list|config_file)")
 _SHIM = "https://unpkg.com/iframe-worker/shim"
 _COMMAND = ("python ", "curl ", "make ", "srun ")
 # The configs of the drivers that have not one file of their own name.
@@ -161,9 +161,11 @@ def find_flags(name: str) -> Iterator[tuple[str, Any, str]]:
         body = next(node for node in frame.body if getattr(node, "name", "") == "command_line")
         many = any(keyword.arg == "many_processes" for call in calls.values() for keyword in call.keywords)
         joined = {"coordinator", "num_processes", "process_id", "distributed"}
+        given = (keyword.value for call in calls.values() for keyword in call.keywords if keyword.arg == "workdir_help")
+        of_workdir = evaluate(next(given, body.args.defaults[-1]), tree)
         for flag, default, meaning in read_definitions(body, frame):
             if many or flag not in joined:
-                yield flag, default, meaning.replace("{stage}", name)
+                yield flag, default, (meaning or of_workdir).replace("{stage}", name)
     yield from read_definitions(tree, tree)
 
 
@@ -185,7 +187,7 @@ def read_definitions(body: ast.AST, tree: ast.Module) -> Iterator[tuple[str, Any
             if kind:
                 name, default = (evaluate(argument, tree) for argument in node.args[:2])
                 meaning = node.args[3 if kind[1] == "enum" else 2]
-                text = evaluate(meaning, tree) or "the workdir of the run"
+                text = evaluate(meaning, tree) or ""
                 if kind[1] == "enum":
                     text = f"{text}; one of {', '.join(evaluate(node.args[2], tree) or ())}"
                 yield name, default, text
@@ -209,7 +211,9 @@ def evaluate(node: ast.expr, tree: ast.Module) -> Any:
             return [evaluate(element, tree) for element in node.elts]
         case ast.Subscript():
             found, key = evaluate(node.value, tree), evaluate(node.slice, tree)
-            return None if found is None else found[list(found)[key] if isinstance(key, int) else key]
+            if isinstance(key, int) and found:
+                return list(found)[key]
+            return found.get(key) if isinstance(found, dict) else None
         case ast.Name():
             return look_up(node.id, tree)
         case ast.Attribute(value=ast.Name(id=module)):
@@ -272,15 +276,16 @@ def to_markdown(docstring: str) -> str:
 
 
 def indent_continued(lines: list[str]) -> list[str]:
-    """Commands whose continued lines stand further in."""
+    """Commands whose continued lines stand further in; a backslash that Python has eaten leaves spaces."""
+    lines = "\n".join(re.sub(r"\\?\s{2,}(?=--)", " \\\\\n", line) for line in lines).split("\n")
     return [f"    {line}" if index and lines[index - 1].endswith("\\") else line for index, line in enumerate(lines)]
 
 
 def mark_flag(word: str) -> str:
     """A word of a docstring: a flag, a file or a field as code."""
-    bare = word.rstrip(".,:;")
+    before, bare, after = re.fullmatch(r"([(\[]*)(.*?)([)\].,:;]*)", word).groups()
     if bare.startswith("--") or (re.search(r"[_/]", bare) and "`" not in bare and "://" not in bare):
-        return f"`{bare}`{word[len(bare) :]}"
+        return f"{escape(before)}`{bare}`{escape(after)}"
     return escape(word)
 
 
