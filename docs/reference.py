@@ -1,4 +1,4 @@
-"""Writes the reference while the site is built: a page for each driver, with its flags and fields, and for each package.
+"""Writes the reference while the site is built: a page for each driver, with its flags and fields, and each package.
 
 A hook of MkDocs. It reads the sources alone and imports the configs: neither JAX nor a stage has to be installed.
 """
@@ -206,7 +206,8 @@ def evaluate(node: ast.expr, tree: ast.Module) -> Any:
         case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted"), args=[of]):
             return evaluate(of, tree)
         case ast.Dict():
-            return {evaluate(key, tree): evaluate(value, tree) for key, value in zip(node.keys, node.values, strict=True)}
+            pairs = zip(node.keys, node.values, strict=True)
+            return {evaluate(key, tree): evaluate(value, tree) for key, value in pairs}
         case ast.Tuple() | ast.List():
             return [evaluate(element, tree) for element in node.elts]
         case ast.Subscript():
