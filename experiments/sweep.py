@@ -105,7 +105,7 @@ def write_commands(stages: Iterable[Stage]) -> str:
 def write_results(folder: pathlib.Path, config: ml_collections.ConfigDict, rows: list[dict[str, Any]]) -> None:
     """Writes results, table and figure, and prints the table."""
     table = ablation.make_table(rows, config.metrics)
-    write_json(folder / "results.json", rows)
+    write_json(folder / ablation.RESULTS, rows)
     write_atomically(folder / "results.csv", ablation.make_csv(rows, config.metrics))
     write_atomically(folder / "table.md", table)
     ablation.write_figure(rows, config.figure, folder / "figure")

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import os
+import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation.figures import AFTER, BEFORE, INK, MUTED, STYLE, label_ends, share_limits, use_percent
 from dsmath.runs.errors import InputError
 from dsmath.runs.sweep import Point
-from dsmath.runs.workdir import read_result, write_atomically
+from dsmath.runs.workdir import CONFIG, LINEAGE, read_json, read_result, write_atomically
 
 # Told apart by colour-blind readers with the help of markers and line styles.
 _LOOKS = (
@@ -43,6 +44,7 @@ _NAMES = {
 }
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
 _WITH_PYTHON = "few_shot_pot"  # the mode, "+Python" in the paper's tables
+RESULTS = "results.json"  # of a sweep: its rows
 FIGURES = ("by_step", "at_k", "by_run")
 
 
@@ -140,8 +142,38 @@ def make_csv(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     return text.getvalue()
 
 
+def read(workdir: str | os.PathLike) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows and the config of a sweep that has ended, or that has figures already.
+
+    Raises:
+      InputError: it has none; it names the file.
+    """
+    folder = pathlib.Path(workdir)
+    return read_json(folder / RESULTS), read_json(folder / CONFIG)
+
+
+def find_trained(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], pathlib.Path]:
+    """The folder of the run that was evaluated by label and seed; where a run was evaluated at its start, not that."""
+    found = {}
+    for row in rows:
+        lineage = pathlib.Path(row["workdir"]) / LINEAGE
+        if row["step"] != 0 and lineage.exists():
+            found[row["label"], row["seed"]] = pathlib.Path(read_json(lineage)["parents"]["init_from"]["workdir"])
+    return found
+
+
 def write_figure(rows: Sequence[Mapping[str, Any]], figure: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Draws the figure into `path`.png and `path`.svg; error bars are standard errors over the seeds."""
+    """Draws the figure into `path`.png and `path`.svg."""
+    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
+        drawing = draw_figure(rows, figure)
+        for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            drawing.savefig(buffer, format=suffix, **options)
+            write_atomically(f"{os.fspath(path)}.{suffix}", buffer.getvalue())
+
+
+def draw_figure(rows: Sequence[Mapping[str, Any]], figure: Mapping[str, Any]) -> Figure:
+    """The figure, drawn; error bars are standard errors over the seeds. See `check_figure` for `figure`."""
     plot = {"by_step": plot_by_step, "at_k": plot_at_k, "by_run": plot_by_run}[figure["kind"]]
     panels = figure["metrics"]
     height = 1.1 + 0.42 * len({row["label"] for row in rows}) if plot is plot_by_run else 3.8
@@ -164,10 +196,7 @@ def write_figure(rows: Sequence[Mapping[str, Any]], figure: Mapping[str, Any], p
         if seeds > 1:
             note = f"mean of {seeds} seeds, bars: standard error"
             drawing.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color=MUTED)
-        for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            drawing.savefig(buffer, format=suffix, **options)
-            write_atomically(f"{os.fspath(path)}.{suffix}", buffer.getvalue())
+    return drawing
 
 
 def plot_by_step(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> None:
