@@ -11,6 +11,9 @@ TUNIX := .venv-tunix
 TUNIX_LOCK := requirements/tunix-py$(VERSION).txt
 DOCS := .venv-docs
 DEMO := runs/demo
+# Those of the chain (DSMATH_RUN names it, else it is DEMO), and those of the sweeps that are there.
+NOTEBOOKS ?= $(addprefix notebooks/,$(addsuffix .ipynb,demo corpus training checkpoint rl evaluation \
+	$(foreach name,fig5 fig6 fig7 table1,$(if $(wildcard $(or $(DSMATH_SWEEPS),runs)/$(name)/results.json),$(name)))))
 PYTEST_FLAGS ?= -n 2 -q
 
 .DEFAULT_GOAL := help
@@ -69,9 +72,10 @@ $(TUNIX)/.ready: $(wildcard $(TUNIX_LOCK)) | $(VENV)/.ready
 	@$(UV) pip install --quiet --python $(TUNIX)/bin/python $(if $(wildcard $(TUNIX_LOCK)),-r $(TUNIX_LOCK),google-tunix==0.1.7)
 	@touch $@
 
-notebooks: setup ## execute the notebooks into runs/notebooks (DSMATH_RUN names the chain, by default runs/demo)
+notebooks: setup ## execute the notebooks and render them as pages, into runs/notebooks (see NOTEBOOKS)
 	@mkdir -p runs/notebooks
-	$(BIN)/jupyter execute --output='../runs/notebooks/{notebook_name}' notebooks/*.ipynb
+	$(BIN)/jupyter execute --output='../runs/notebooks/{notebook_name}' $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to=html --log-level=WARN $(NOTEBOOKS:%=runs/%)
 
 docs: $(DOCS)/.ready ## build the documentation into runs/docs; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet

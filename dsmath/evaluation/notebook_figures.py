@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from dsmath.evaluation.figures import AFTER, BEFORE, GRID, INK, MUTED
 from dsmath.runs.errors import InputError
 
-COLOURS = (AFTER, BEFORE, "#22783a", "#8a3a8f", "#a3243b", "#00727a", MUTED)
+COLOURS = (BEFORE, AFTER, "#22783a", "#8a3a8f", "#a3243b", "#00727a", MUTED)
 _STYLES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 _REASONS = {"right": AFTER, "wrong": "#c98a4b", "no_answer": "#9aa0a6", "timeout": "#a3243b", "error": "#5b3a70"}
 _CHARACTERS = 8  # of a token in a plot
@@ -71,7 +71,38 @@ def plot_scores(axes: Axes, scores: Mapping[int, np.ndarray], threshold: float) 
     axes.annotate("collected →", (threshold, 0.97), (4, 0), xycoords=("data", "axes fraction"),
                   textcoords="offset points", color=MUTED, va="top", fontsize=9)  # fmt: skip
     axes.set(xlabel="P(mathematics)", ylabel="pages", yscale="log", xlim=(0, 1))
+    _write_plain(axes)
     axes.legend(frameon=False, fontsize=9)
+
+
+def _write_plain(axes: Axes) -> None:
+    """Numbers on a logarithmic axis without formulas, which the notebooks turn off."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plot_histograms(axes: Axes, records: Sequence[Mapping[str, Any]], title: str, most: int = 4) -> None:
+    """How a quantity is spread at some of a run's steps, as shares.
+
+    Args:
+      axes: where.
+      records: of one quantity, as `read_histograms` gives them.
+      title: of the plot.
+      most: steps that are shown, spread over the run.
+    """
+    places = sorted({round(place) for place in np.linspace(0, len(records) - 1, most)}) if records else []
+    filled = [np.inf, -np.inf]
+    for colour, place in zip(COLOURS, places, strict=False):
+        counts, edges = np.array(records[place]["counts"]), np.array(records[place]["edges"])
+        axes.stairs(counts / max(counts.sum(), 1e-30), edges, color=colour, label=f"step {records[place]['step']}")
+        bins = np.flatnonzero(counts)
+        if bins.size:
+            filled = [min(filled[0], edges[bins[0]]), max(filled[1], edges[bins[-1] + 1])]
+    if filled[0] < filled[1]:
+        room = 0.05 * (filled[1] - filled[0])
+        axes.set_xlim(filled[0] - room, filled[1] + room)
+        axes.legend(frameon=False, fontsize=9)
+    axes.set(title=title, ylabel="share")
 
 
 def plot_hosts(axes: Axes, hosts: Sequence[Any], most: int = 25) -> None:
@@ -99,6 +130,7 @@ def plot_norms(axes: Axes, norms: Mapping[str, np.ndarray]) -> None:
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[(place // len(COLOURS)) % len(_STYLES)]
         axes.plot(np.arange(len(values)) + 1, values, "o", color=colour, linestyle=style, markersize=4, label=name)
     axes.set(xlabel="layer", ylabel="root mean square", yscale="log")
+    _write_plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

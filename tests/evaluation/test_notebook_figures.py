@@ -61,3 +61,14 @@ def test_groups_are_named_with_their_size_the_hardest_first(axes):
     notebook_figures.plot_groups(axes, evaluations)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["hard  (7)", "easy  (7)"]
     assert len(axes.containers) == 2
+
+
+def test_a_histogram_is_of_shares_and_shows_where_there_is_something(axes):
+    records = [
+        {"step": step, "counts": [0, 1, 3, 0, 0, 0], "edges": [-30, -1, 0, 1, 2, 3, 30]} for step in range(1, 10)
+    ]
+    notebook_figures.plot_histograms(axes, records, "GRPO")
+    assert [patch.get_label() for patch in axes.patches] == ["step 1", "step 4", "step 6", "step 9"]
+    assert axes.patches[0].get_data().values.sum() == 1.0
+    assert -1.2 < axes.get_xlim()[0] < -1 and 1 < axes.get_xlim()[1] < 1.2
+    notebook_figures.plot_histograms(axes, [], "a run without any")
