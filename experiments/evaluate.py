@@ -103,7 +103,10 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
         if reward_model and samples is not None:
             samples = score(config, workdir, task, samples, reward_model, mesh, tokenizer)
             ks = list(map(int, figures["pass_at"]))
-            figures |= selection.summarize(samples, config.num_samples, ks, reward_model.loss)
+            chosen = selection.summarize(samples, config.num_samples, ks, reward_model.loss)
+            if "maj_at" not in figures:  # programs have no votes
+                del chosen["weighted_maj"]
+            figures |= chosen
         results.append(scores.add_published(figures, config.published))
     warn_of_cut(results, config.max_new_tokens)
     print(draw_table(results))

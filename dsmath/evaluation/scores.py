@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.compute
 
 from dsmath.evaluation import metrics, published
+from dsmath.evaluation.runners import has_votes
 from dsmath.reward.answers import extract_answer, is_equivalent
 
 _DESCRIPTION = ("benchmark", "title", "mode", "split", "coverage", "upstream", "left_out", "shots")
@@ -63,8 +64,8 @@ def summarize_samples(samples: pyarrow.Table, questions: int) -> dict[str, Any]:
     correct = np.array(samples["correct"].to_pylist()).reshape(questions, size)
     passes = [[metrics.pass_at_k(size, int(count), k) for k in ks] for count in correct.sum(axis=1)]
     found = {"samples": size, **_at_ks("pass_at", ks, passes)}
-    votes = samples["vote"].to_pylist()
-    if all(reason == "no_answer" or vote is not None for reason, vote in zip(_reasons(samples), votes, strict=True)):
+    if has_votes(samples["benchmark"][0].as_py()):
+        votes = samples["vote"].to_pylist()
         majorities = [
             metrics.maj_at_ks(votes[row * size : (row + 1) * size], correct[row], ks) for row in range(questions)
         ]
@@ -98,11 +99,6 @@ def to_result(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found |= {name: only[name] for name in kept if name in only}
         found |= {"accuracy_low": only["low"], "accuracy_high": only["high"]}
     return found
-
-
-def _reasons(table: pyarrow.Table) -> list[str]:
-    """Where a program ended badly there is no answer either."""
-    return ["no_answer" if reason in ("timeout", "error") else reason for reason in table["reason"].to_pylist()]
 
 
 def _at_ks(name: str, ks: Sequence[int], values: Sequence[Sequence[float]]) -> dict[str, Any]:
