@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import pyarrow
-import pyarrow.parquet
 from absl import logging
 from jax.sharding import Mesh
 
@@ -239,7 +238,7 @@ def score(
         return table
     files = verdicts.list_files(task.folder(workdir, SAMPLES))
     columns = ["question_index", "token_ids"]
-    samples = pyarrow.concat_tables(pyarrow.parquet.read_table(file, columns=columns) for file in files)
+    samples = pyarrow.concat_tables(generations.read_table(file, columns) for file in files)
     found = selection.to_groups(samples, task.tokens, reward_model.kind, tokenizer.decode)
     compute = training.make_scores(
         reward_model,

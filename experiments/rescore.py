@@ -33,6 +33,7 @@ from dsmath.evaluation.results import table_file
 from dsmath.evaluation.runners import open_runners
 from dsmath.evaluation.table import draw_table
 from dsmath.evaluation.tasks import Source
+from dsmath.reward.generations import read_table
 from dsmath.runs.driver import run_program
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import CONFIG, RESULT, lock_workdir, read_json, require_finished, write_json
@@ -96,6 +97,7 @@ def rescore(workdir: pathlib.Path, grader: str, protocol: str, isolation: str) -
       the verdicts that flipped.
     """
     described = read_json(workdir / RESULT)["results"]
+    check_whole(workdir, described)
     target = open_target(workdir, {"grader": grader, "protocol": protocol})
     tables = score(workdir, target, described, grader, protocol, isolation)
     flips = [
@@ -106,6 +108,23 @@ def rescore(workdir: pathlib.Path, grader: str, protocol: str, isolation: str) -
     write_json(target / _FLIPS, flips)
     print(draw_flips(flips))
     return flips
+
+
+def check_whole(workdir: pathlib.Path, described: list[dict[str, Any]]) -> None:
+    """Refuses generations of which a file is missing: what is left would be scored as if it were all.
+
+    Raises:
+      InputError: names the folder, or a damaged file.
+    """
+    for about in described:
+        for kind, count in ((GREEDY, 1), (SAMPLES, about["samples"])):
+            folder = tasks.generations_folder(workdir, about["benchmark"], about["mode"], kind)
+            expected = count * about["questions"]
+            found = sum(read_table(file, ["id"]).num_rows for file in verdicts.list_files(folder))
+            if found != expected:
+                raise InputError(
+                    f"{folder}: holds {found} completions of the {expected} that were made; generate again"
+                )
 
 
 def open_target(workdir: pathlib.Path, settings: dict[str, str]) -> pathlib.Path:

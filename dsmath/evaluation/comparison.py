@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute
-import pyarrow.parquet
 
 from dsmath.evaluation import metrics
 from dsmath.evaluation.protocols import PROTOCOL
 from dsmath.evaluation.table import align, percent
+from dsmath.reward.generations import read_table
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import RESULT, read_json
 
@@ -93,7 +93,7 @@ def _compare(first: pathlib.Path, second: pathlib.Path) -> dict[str, Any]:
 
 def _read(path: pathlib.Path) -> dict[str, tuple[float, tuple[str, ...]]]:
     """By problem: the share of its right samples, and what it is."""
-    table = pyarrow.parquet.read_table(path, columns=["id", *_SAME, "correct"])
+    table = read_table(path, ["id", *_SAME, "correct"])
     table = table.set_column(3, "correct", table["correct"].cast(pyarrow.float64()))
     means = table.group_by(["id", *_SAME], use_threads=False).aggregate([("correct", "mean")])
     return {row["id"]: (row["correct_mean"], tuple(row[name] for name in _SAME)) for row in means.to_pylist()}

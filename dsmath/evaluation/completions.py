@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet
 from jax import Array
 
 from dsmath.evaluation.tasks import COLUMNS, Task
@@ -126,6 +125,6 @@ def check_files(files: Mapping[pathlib.Path, range], records: Sequence[Mapping[s
     """
     for file, places in files.items():
         if file.exists():
-            there = pyarrow.parquet.read_table(file, columns=["prompt_hash"])["prompt_hash"].unique().to_pylist()
+            there = generations.read_table(file, ["prompt_hash"])["prompt_hash"].unique().to_pylist()
             if set(there) != {records[place]["prompt_hash"] for place in places}:
                 raise InputError(f"{file}: answers other prompts than this run's; give another --workdir")

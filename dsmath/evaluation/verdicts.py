@@ -20,14 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from dsmath.data.benchmarks.item import Item
 from dsmath.evaluation import metrics, tasks
 from dsmath.evaluation.grading import Runner, grade
 from dsmath.evaluation.results import table_file
 from dsmath.evaluation.runners import has_votes
-from dsmath.reward.generations import write_table
+from dsmath.reward import generations
 from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
 
@@ -88,7 +87,7 @@ def judge(
       a row a completion, by problem and sample.
     """
     if target.exists():
-        return pyarrow.parquet.read_table(target)
+        return generations.read_table(target)
     files = list_files(tasks.generations_folder(workdir, benchmark, mode, kind))
     parts = target.with_suffix("")
     items = str(tasks.items_file(workdir, benchmark))
@@ -96,14 +95,14 @@ def judge(
     missing = [job for job in jobs if not pathlib.Path(job.verdicts).exists()]
     with Progress(len(jobs), f"grade {target.stem}", "file", done=len(jobs) - len(missing)) as progress:
         _grade(missing, runner, progress.advance)
-    table = pyarrow.concat_tables(pyarrow.parquet.read_table(job.verdicts) for job in jobs)
-    write_table(target, table)
+    table = pyarrow.concat_tables(generations.read_table(job.verdicts) for job in jobs)
+    generations.write_table(target, table)
     shutil.rmtree(parts)
     return table
 
 
 def _grade(jobs: Sequence[Job], runner: Runner | None, on_file: Callable[[], None]) -> None:
-    rows = sum(pyarrow.parquet.read_metadata(job.generations).num_rows for job in jobs)
+    rows = sum(generations.read_table(job.generations, ["id"]).num_rows for job in jobs)
     cores = len(os.sched_getaffinity(0))
     if runner is None and rows >= _FEW and len(jobs) > 1 and cores > 1:
         _share(jobs, min(cores, len(jobs)), on_file)
@@ -115,16 +114,16 @@ def _grade(jobs: Sequence[Job], runner: Runner | None, on_file: Callable[[], Non
 
 def read_table(folder: pathlib.Path, figures: Mapping[str, Any], kind: str) -> pyarrow.Table:
     """The verdicts behind a record of `result.json`."""
-    return pyarrow.parquet.read_table(table_file(folder, figures["benchmark"], figures["mode"], kind))
+    return generations.read_table(table_file(folder, figures["benchmark"], figures["mode"], kind))
 
 
-def list_files(generations: pathlib.Path) -> list[pathlib.Path]:
+def list_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The files of generations in a folder, in order."""
-    return sorted(generations.glob("*.parquet"))
+    return sorted(folder.glob("*.parquet"))
 
 
 def _grade_file(job: Job, runner: Runner | None) -> None:
-    table = pyarrow.parquet.read_table(job.generations)
+    table = generations.read_table(job.generations)
     rows, problems = table.to_pylist(), tasks.read_items(job.items)
     unknown = [row["id"] for row in rows if row["id"] not in problems]
     if unknown:
@@ -150,7 +149,7 @@ def _grade_file(job: Job, runner: Runner | None) -> None:
     found = pyarrow.Table.from_pylist(verdicts, schema=pyarrow.schema(fields))
     for name in found.column_names:
         kept = kept.append_column(name, found[name])
-    write_table(job.verdicts, kept)
+    generations.write_table(job.verdicts, kept)
 
 
 def grade_row(row: Mapping[str, Any], item: Item, grader: str, runner: Runner | None) -> dict[str, Any]:

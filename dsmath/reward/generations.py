@@ -173,6 +173,28 @@ def _checksum(request: Request) -> int:
     return zlib.crc32(np.asarray(request.prompt, np.int32).tobytes())
 
 
+def read_table(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pyarrow.Table:
+    """Reads a Parquet file.
+
+    Args:
+      path: of the file.
+      columns: those that are read; None: all.
+    Raises:
+      InputError: there is no such file, it is damaged, or it lacks a column.
+    """
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = set(columns or ()) - set(file.schema_arrow.names)
+            if missing:
+                raise InputError(f"{path}: column {min(missing)!r} is missing; remove the file and run its stage again")
+            return file.read(columns)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run the stage that writes it first") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path}: damaged Parquet ({first}); remove the file and run its stage again") from error
+
+
 def write_table(path: str | os.PathLike, table: pyarrow.Table) -> None:
     """Writes a Parquet file, atomically."""
     sink = pyarrow.BufferOutputStream()

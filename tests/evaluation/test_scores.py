@@ -7,8 +7,8 @@ from dsmath.evaluation.scores import summarize_samples
 
 
 def _samples(benchmark: str, reasons: list[str]) -> pyarrow.Table:
-    rows = [{"benchmark": benchmark, "correct": reason == "right", "reason": reason, "vote": None} for reason in reasons]
-    return pyarrow.Table.from_pylist(rows).set_column(3, "vote", pyarrow.nulls(len(rows), pyarrow.int32()))
+    rows = [{"benchmark": benchmark, "correct": reason == "right", "reason": reason} for reason in reasons]
+    return pyarrow.Table.from_pylist(rows).append_column("vote", pyarrow.nulls(len(rows), pyarrow.int32()))
 
 
 @pytest.mark.parametrize("reason", ["no_answer", "error", "timeout"])

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,14 +182,7 @@ def test_grading_in_processes_gives_the_same_verdicts(whole, tmp_path, monkeypat
 
 def test_a_new_grading_lists_the_verdicts_that_flipped(whole, tmp_path):
     workdir = tmp_path / "copy"
-    for name in ("items", "generations", "verdicts"):
-        (workdir / name).mkdir(parents=True)
-        for path in (whole / name).rglob("*.*"):
-            copy = workdir / path.relative_to(whole)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    for name in ("result.json", "protocol.json"):
-        (workdir / name).write_bytes((whole / name).read_bytes())
+    shutil.copytree(whole, workdir)
     path = workdir / "verdicts" / "gsm8k-chat-greedy.parquet"
     rows = pyarrow.parquet.read_table(path).to_pylist()
     rows[3] |= {"correct": not rows[3]["correct"], "answer": "77"}
@@ -208,6 +202,26 @@ def test_a_new_grading_lists_the_verdicts_that_flipped(whole, tmp_path):
 
 def _outcome_of_rescore(folder: pathlib.Path) -> tuple[dict, list]:
     return json.loads((folder / "result.json").read_text()), json.loads((folder / "flips.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("generations/gsm8k/chat/greedy/000000-000008.parquet", None, "holds 4 completions of the 12 that were made"),
+        ("generations/gsm8k/chat/greedy/000000-000008.parquet", b"PAR1", "000000-000008.parquet: damaged Parquet"),
+        ("verdicts/gsm8k-chat-greedy.parquet", None, "gsm8k-chat-greedy.parquet: no such file"),
+        ("verdicts/gsm8k-chat-greedy.parquet", b"", "gsm8k-chat-greedy.parquet: damaged Parquet"),
+        ("items/gsm8k.jsonl", None, "gsm8k.jsonl: no such file"),
+    ],
+)
+def test_a_missing_or_damaged_file_of_an_evaluation_is_named(whole, tmp_path, path, content, message):
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole, workdir)
+    (workdir / path).unlink()
+    if content is not None:
+        (workdir / path).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        rescore.rescore(workdir, "strict", "", "bubblewrap")
 
 
 def test_runs_on_the_same_problems_are_compared_problem_by_problem(whole, overrides, tmp_path):
