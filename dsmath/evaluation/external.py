@@ -78,20 +78,37 @@ def read_completions(path: str | os.PathLike, items: Sequence[Item]) -> dict[str
     Raises:
       InputError: no such file, a record without a completion, or of no problem of these; names the place.
     """
-    ids = {item.id for item in items}
-    by_question = {item.question.strip(): item.id for item in items}
+    by_id = {item.id: item for item in items}
+    by_question: dict[str, list[str]] = collections.defaultdict(list)
+    for item in items:
+        by_question[item.question.strip()].append(item.id)
     found: dict[str, list[str]] = collections.defaultdict(list)
     for place, row in _read(pathlib.Path(path)):
         if not isinstance(row, dict):
             raise InputError(f"{place}: no JSON object")
-        name = str(row["id"]) if str(row.get("id")) in ids else None
-        name = name or next((by_question[text] for text in _questions(row) if text in by_question), None)
-        if name is None:
-            raise InputError(f"{place}: neither its id nor its question is that of a problem; is it this benchmark?")
+        name = _find_id(place, row, by_id, by_question)
         found[name] += _texts(place, row)
     if not found:
         raise InputError(f"{path}: the file is empty")
     return found
+
+
+def _find_id(
+    place: str, row: Mapping[str, Any], by_id: Mapping[str, Item], by_question: Mapping[str, Sequence[str]]
+) -> str:
+    """Whose completion a record is. Its question decides: its id may be no more than the record's number."""
+    texts, given = list(_questions(row)), str(row.get("id"))
+    asked = next((by_question[text] for text in texts if text in by_question), ())
+    if given in asked or len(asked) == 1:
+        return given if given in asked else asked[0]
+    if asked:
+        raise InputError(f"{place}: {len(asked)} problems have its question; give the id, one of {', '.join(asked)}")
+    if given not in by_id:
+        raise InputError(f"{place}: neither its id nor its question is that of a problem; is it this benchmark?")
+    question = "".join(by_id[given].question.split())
+    if texts and not any(question in "".join(text.split()) for text in texts):
+        raise InputError(f"{place}: its question is not that of the problem {given!r}; is it this benchmark?")
+    return given
 
 
 def _read(path: pathlib.Path) -> Iterator[tuple[str, Any]]:
@@ -114,8 +131,9 @@ def _questions(row: Mapping[str, Any]) -> Iterator[str]:
     for part in (row, row.get("doc")):
         if isinstance(part, dict):
             yield from (part[name].strip() for name in _QUESTIONS if isinstance(part.get(name), str))
-    for turn in row.get("messages") or ():
-        if turn.get("role") == "user":
+    turns = row.get("messages")
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str):
             text = turn["content"].strip()
             yield from (text, text.rpartition("\n")[0].strip())  # the request behind it left out
 
