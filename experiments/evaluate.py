@@ -165,7 +165,9 @@ def answer(
 ) -> None:
     """Writes the generations of all tasks: one engine for the greedy pass with the choices, one for the samples."""
     limits = {name: config.tool[name] for name in ("seconds", "ends", "max_calls", "max_output_tokens")}
-    tool = PythonTool(pool, memory=int(config.tool.memory_gib * 2**30), **limits) if pool else None
+    # The released evaluation lets a model write so many times, and a program run behind each.
+    limits |= {"memory": int(config.tool.memory_gib * 2**30), "ends_with_output": True}
+    tool = PythonTool(pool, **limits) if pool else None
     key = jax.random.key(config.seed)
     passes = {
         GREEDY: (list(asked), 0.0, 1),

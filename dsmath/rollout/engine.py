@@ -51,6 +51,12 @@ class _Sample:
     call: Call | None = None  # while it waits for a tool
     state: Calls | None = None  # what its calls share, once it has made one
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the output of its last call, which ends it, is there."""
+        tool = self.request.tool
+        return bool(tool and tool.ends_with_output and self.calls >= tool.max_calls and not self.forced)
+
     def end(self) -> None:
         """Gives back what its calls hold."""
         if self.state:
@@ -427,7 +433,10 @@ class Engine:
             reason = "stop" if drawn.stopped[row, slot] else None
             if len(sample.tokens) >= sample.request.decoding.max_new_tokens:
                 reason = reason or "length"
-            if count > forced and (sample.request.stop or sample.request.tool):
+            if forced and sample.is_told:
+                self._cut(sample, began + forced)  # what was drawn behind the last output
+                reason = "length" if len(sample.tokens) >= sample.request.decoding.max_new_tokens else "tool_limit"
+            elif count > forced and (sample.request.stop or sample.request.tool):
                 reason = self._look_for_ends(sample, began + forced, reason)
             if reason:
                 finished.append(self._complete(sample, reason))

@@ -34,11 +34,13 @@ class Tool(Protocol):
     Attributes:
       timeout: seconds that a call may take; a thread cannot be killed, so `Calls.run` should end itself before.
       max_calls: calls of a sample; one more ends it with the reason "tool_limit".
+      ends_with_output: whether the output of the last of `max_calls` ends the sample too, with the same reason.
       max_output_tokens: of a call's output, which is cut there.
     """
 
     timeout: float
     max_calls: int
+    ends_with_output: bool
     max_output_tokens: int
 
     def find(self, text: str) -> str | None:

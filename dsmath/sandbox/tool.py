@@ -28,11 +28,23 @@ class PythonTool:
       ends: characters of the output's beginning and of its end that are kept where it is longer than both.
       max_calls: blocks of a sample.
       max_output_tokens: of a block's output.
+      ends_with_output: whether a sample is over with the output of its last block; else it may go on in words.
     Source: DeepSeekMath's released evaluation: 10 seconds, 50 characters.
     """
 
-    def __init__(self, pool: Pool, *, seconds: float, memory: int, ends: int, max_calls: int, max_output_tokens: int):
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        seconds: float,
+        memory: int,
+        ends: int,
+        max_calls: int,
+        max_output_tokens: int,
+        ends_with_output: bool = False,
+    ):
         self.max_calls, self.max_output_tokens = max_calls, max_output_tokens
+        self.ends_with_output = ends_with_output
         # A call may wait for the turns of all others, and each may start a process first.
         self.timeout = (seconds + 1) * math.ceil(_AT_ONCE / pool.size)
         self._pool, self._seconds, self._memory, self._ends = pool, seconds, memory, ends

@@ -23,6 +23,7 @@ class Calculator:
     """Takes any letter of `signs` for a call and answers `=` and the letter twice."""
 
     timeout, max_calls, max_output_tokens = 20.0, 1, 100
+    ends_with_output = False
 
     def __init__(self, signs: str = "0123456789", **changes):
         self._signs = signs
@@ -114,6 +115,23 @@ def test_a_call_pauses_a_sample_and_its_output_goes_on_masked(serve, plain, lett
         assert all(completion.loss_mask[cut + len(output) :])
         again = completion.text[cut + len(output) :]
         assert completion.finish_reason == ("tool_limit" if set(again) & set("0123456789") else "length")
+
+
+@pytest.mark.parametrize("block_steps", [3, 4])
+def test_the_output_of_the_last_call_may_end_a_sample(serve, letters, block_steps):
+    limits = (("block_steps", block_steps),)
+    longer, ended = (serve(tool=Calculator(ends_with_output=ends), limits=limits) for ends in (False, True))
+    reasons = set()
+    for place, completion in ended.items():
+        outputs = [where for where, own in enumerate(completion.loss_mask) if not own]
+        if outputs:
+            assert completion.tokens == longer[place].tokens[: outputs[-1] + 1]
+            assert completion.finish_reason == ("length" if len(completion.tokens) == LIMIT else "tool_limit")
+            assert len(completion.logprobs) == len(completion.loss_mask) == len(completion.tokens)
+            reasons.add(completion.finish_reason)
+        else:
+            assert completion.tokens == longer[place].tokens
+    assert "tool_limit" in reasons
 
 
 def test_what_follows_a_call_has_the_logprobs_of_the_training_forward_pass(serve, model, params):
