@@ -10,6 +10,7 @@ import sys
 
 from absl import flags
 
+from dsmath.data.benchmarks.catalog import find_benchmark
 from dsmath.reward.explanation import explain
 from dsmath.reward.graders import GRADERS
 from dsmath.runs.driver import run_program
@@ -26,6 +27,8 @@ def define_flags() -> None:
 def start(prediction: str, gold: str) -> None:
     """Prints the steps and ends with the verdict's status."""
     value = {name: flags.FLAGS[name].value for name in ("grader", "benchmark", "solution", "few_shot")}
+    if value["benchmark"]:
+        find_benchmark(value["benchmark"])
     if prediction == "-":
         prediction = sys.stdin.read()
     grade, steps = explain(
@@ -43,8 +46,15 @@ def start(prediction: str, gold: str) -> None:
 
 def order_arguments(argv: list[str]) -> list[str]:
     """The flags first, then "--" and the answers, so that -5 is an answer and no flag."""
-    options = [argument for argument in argv[1:] if argument.startswith("--") and len(argument) > 2]
-    return [argv[0], *options, "--", *(argument for argument in argv[1:] if argument not in (*options, "--"))]
+    options, answers, rest = [], [], iter(argv[1:])
+    for argument in rest:
+        if argument in ("--grader", "--benchmark"):  # its value is the next word
+            options.append(f"{argument}={next(rest, '')}")
+        elif argument.startswith("--") and len(argument) > 2:
+            options.append(argument)
+        elif argument != "--":
+            answers.append(argument)
+    return [argv[0], *options, "--", *answers]
 
 
 if __name__ == "__main__":

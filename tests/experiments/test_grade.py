@@ -28,11 +28,22 @@ def test_a_wrong_answer_and_a_missing_argument_have_their_status():
     assert (done.returncode, done.stdout.split()[-1]) == (1, "wrong")
     done = _grade("5")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: give PRED and GOLD")
+    assert done.stderr.splitlines()[-1].startswith("error: GOLD: is missing")
 
 
 def test_negative_answers_are_no_flags():
     assert order_arguments(["grade", "-5", "--grader=paper", "-5"]) == ["grade", "--grader=paper", "--", "-5", "-5"]
+
+
+def test_a_flag_may_have_its_value_behind_a_space():
+    given = ["grade", "--", "-5", "5", "--grader", "paper", "--solution"]
+    assert order_arguments(given) == ["grade", "--grader=paper", "--solution", "--", "-5", "5"]
+
+
+def test_an_unknown_benchmark_is_refused():
+    done = _grade("5", "5", "--benchmark=ocww")
+    assert done.returncode == 2
+    assert "'ocww' is no benchmark; did you mean 'ocw'?" in done.stderr
 
 
 @pytest.mark.parametrize(
