@@ -1,6 +1,7 @@
 """Compares two evaluations on the same problems: who wins where, and whether that may be chance.
 
 python -m experiments.compare runs/evaluate_sft runs/evaluate_rl [--output=comparison.json]
+python -m experiments.compare runs/evaluate_sft/rescored/1 runs/evaluate_rl/rescored/1     # by another grader
 
 For each benchmark and mode that both have: the difference with its 95 % interval (paired bootstrap) and the p-value of
 the sign test. The file names the problems that each wins.

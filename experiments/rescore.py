@@ -36,7 +36,16 @@ from dsmath.evaluation.tasks import Source
 from dsmath.reward.generations import read_table
 from dsmath.runs.driver import run_program
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import CONFIG, RESULT, lock_workdir, read_json, require_finished, write_json
+from dsmath.runs.workdir import (
+    CONFIG,
+    RESULT,
+    fingerprint,
+    lock_workdir,
+    read_json,
+    read_result,
+    require_finished,
+    write_json,
+)
 
 _SETTINGS, _FLIPS = "settings.json", "flips.json"
 
@@ -66,27 +75,35 @@ def start() -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         with lock_workdir(workdir):
             source = tasks.read_benchmark(given.benchmark, given.folder, given.split)
-            about = bring_in(workdir, given.external, source, given.mode, given.shots)
+            about = bring_in(workdir, given.external, source, given.mode, given.shots, given.grader)
             score(workdir, workdir, [about], given.grader, given.protocol, given.isolation)
         return
     require_finished(workdir, "--workdir")
-    if not (workdir / RESULT).exists():
+    if "results" not in (read_result(workdir) or {}):
         raise InputError(f"--workdir={workdir}: no evaluation; name the folder of one, or give --external")
     with lock_workdir(workdir):
         rescore(workdir, given.grader, given.protocol, given.isolation)
 
 
-def bring_in(workdir: pathlib.Path, path: str, source: Source, mode: str, shots: int) -> dict[str, Any]:
-    """The completions of a file as the generations of a new workdir.
+def bring_in(workdir: pathlib.Path, path: str, source: Source, mode: str, shots: int, grader: str) -> dict[str, Any]:
+    """The completions of a file as the generations of a new workdir, or of one where the same was killed.
 
     Raises:
-      InputError: the workdir holds some already, or the benchmark is never asked so.
+      InputError: there is no such file, the workdir holds others already, or the benchmark is never asked so.
     """
-    if (workdir / "generations").exists() or (workdir / RESULT).exists():
-        raise InputError(f"--workdir={workdir}: holds generations; leave out --external, or name an empty folder")
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"--external={path}: no such file")
+    settings = {"external": fingerprint(path), "benchmark": source.benchmark, "split": source.split}
+    settings |= {"mode": mode, "shots": shots, "grader": grader}
+    if (workdir / RESULT).exists():
+        raise InputError(f"--workdir={workdir}: is an evaluation; leave out --external, or name an empty folder")
+    begun = read_json(workdir / _SETTINGS) if (workdir / _SETTINGS).exists() else None
+    if (workdir / "generations").exists() and begun != settings:
+        raise InputError(f"--workdir={workdir}: holds other generations; name an empty folder")
     known = modes_of(source.benchmark)
     if mode not in known:
         raise InputError(f"--mode={mode!r}: that of {source.benchmark} is one of {', '.join(known)}")
+    write_json(workdir / _SETTINGS, settings)
     return external.bring_in(path, source, mode, shots, workdir)
 
 
@@ -98,6 +115,7 @@ def rescore(workdir: pathlib.Path, grader: str, protocol: str, isolation: str) -
     """
     described = read_json(workdir / RESULT)["results"]
     check_whole(workdir, described)
+    read_protocol(workdir, protocol)  # refuses before a folder is made
     target = open_target(workdir, {"grader": grader, "protocol": protocol})
     tables = score(workdir, target, described, grader, protocol, isolation)
     flips = [
@@ -186,7 +204,7 @@ def read_protocol(workdir: pathlib.Path, wanted: str) -> Protocol:
         return Protocol("", max_new_tokens=0)
     recorded = read_json(workdir / PROTOCOL)
     if wanted or recorded["name"]:
-        protocols.check(protocols.find_protocol(wanted or recorded["name"]), recorded, str(workdir))
+        protocols.check(protocols.find_protocol(wanted or recorded["name"], "--protocol"), recorded, str(workdir))
     return Protocol(**recorded)
 
 

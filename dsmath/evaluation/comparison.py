@@ -8,29 +8,31 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute
+from absl import logging
 
 from dsmath.evaluation import metrics
 from dsmath.evaluation.protocols import PROTOCOL
+from dsmath.evaluation.results import find_home, table_file
 from dsmath.evaluation.table import align, percent
 from dsmath.reward.generations import read_table
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import RESULT, read_json
 
-_SAME = ("question", "gold")
+_SAME = ("question", "gold", "prompt_hash")
 
 
 def compare(first: str | os.PathLike, second: str | os.PathLike) -> list[dict[str, Any]]:
     """Compares two finished evaluations, problem by problem.
 
     Args:
-      first, second: their workdirs.
+      first, second: their workdirs, or later gradings of them, WORKDIR/rescored/NUMBER.
     Returns:
       for each benchmark, mode and kind ("greedy", "samples": the share of right samples of a problem) that both have:
       both accuracies, the second's less the first's with its 95 % interval (bootstrap of the differences, so paired),
       the p-value of the sign test (McNemar's exact test where each problem is right or wrong), and the ids of the
       problems that each wins.
     Raises:
-      InputError: an evaluation that has not finished, nothing in common, other problems, or other protocols.
+      InputError: an evaluation that has not finished, nothing in common, other problems or prompts, or other protocols.
     """
     folders = [pathlib.Path(first), pathlib.Path(second)]
     results = [read_json(folder / RESULT) for folder in folders]
@@ -42,7 +44,7 @@ def compare(first: str | os.PathLike, second: str | os.PathLike) -> list[dict[st
     found = []
     for benchmark, mode in common:
         for kind in ("greedy", "samples"):
-            paths = [folder / "verdicts" / f"{benchmark}-{mode}-{kind}.parquet" for folder in folders]
+            paths = [table_file(folder, benchmark, mode, kind) for folder in folders]
             if all(path.exists() for path in paths):
                 found.append({"benchmark": benchmark, "mode": mode, "kind": kind, **_compare(*paths)})
     return found
@@ -50,14 +52,21 @@ def compare(first: str | os.PathLike, second: str | os.PathLike) -> list[dict[st
 
 def _check_same(folders: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> None:
     """Refuses runs whose answers were not made, or not judged, in the same way."""
-    records = [
-        {"grader": result.get("grader"), **read_json(folder / PROTOCOL)}
-        for folder, result in zip(folders, results, strict=True)
-    ]
-    for field, value in records[0].items():
-        if value != records[1].get(field) and field != "name":
+    graders, protocols = [], []
+    for folder, result in zip(folders, results, strict=True):
+        graders.append("paper" if result.get("grader") == "paper" else "strict")  # of "both" the strict one counts
+        record = find_home(folder) / PROTOCOL
+        protocols.append(read_json(record) if record.exists() else None)
+    if None in protocols:
+        logging.warning(
+            "a protocol is not known, as where another program sampled: see that both were asked in one way"
+        )
+        protocols = [{}, {}]
+    first, second = ({"grader": grader, **protocol} for grader, protocol in zip(graders, protocols, strict=True))
+    for field, value in first.items():
+        if value != second.get(field) and field != "name":
             raise InputError(
-                f"{folders[1]}: its {field} is {records[1].get(field)!r}, and {value!r} that of {folders[0]}; "
+                f"{folders[1]}: its {field} is {second.get(field)!r}, and {value!r} that of {folders[0]}; "
                 "compare runs of one protocol"
             )
 
@@ -73,7 +82,7 @@ def _compare(first: pathlib.Path, second: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{second}: not the problems of {first}, such as {odd!r}; compare runs on the same ones")
     for name in a:
         for field, here, there in zip(_SAME, a[name][1], b[name][1], strict=True):
-            if here != there:
+            if here != there and "" not in (here, there):  # a prompt of another program is not known
                 raise InputError(f"{second}: the {field} of problem {name!r} is another in {first}")
     differences = {name: b[name][0] - a[name][0] for name in a}
     values = np.array(list(differences.values()))
@@ -94,7 +103,7 @@ def _compare(first: pathlib.Path, second: pathlib.Path) -> dict[str, Any]:
 def _read(path: pathlib.Path) -> dict[str, tuple[float, tuple[str, ...]]]:
     """By problem: the share of its right samples, and what it is."""
     table = read_table(path, ["id", *_SAME, "correct"])
-    table = table.set_column(3, "correct", table["correct"].cast(pyarrow.float64()))
+    table = table.set_column(table.column_names.index("correct"), "correct", table["correct"].cast(pyarrow.float64()))
     means = table.group_by(["id", *_SAME], use_threads=False).aggregate([("correct", "mean")])
     return {row["id"]: (row["correct_mean"], tuple(row[name] for name in _SAME)) for row in means.to_pylist()}
 

@@ -22,7 +22,7 @@ from dsmath.data.benchmarks.catalog import BENCHMARKS
 from dsmath.evaluation import page_figures, tables
 from dsmath.evaluation.page_samples import REASONS, pick_samples
 from dsmath.evaluation.protocols import PROTOCOL
-from dsmath.evaluation.results import MODES, Group, Result, read_results
+from dsmath.evaluation.results import MODES, Group, Result, find_home, read_results
 from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, fingerprint, read_json, write_atomically
 
 PAGE, TABLES = "report.html", "tables"
@@ -50,8 +50,7 @@ def write(
     results = read_results(whole, workdir / RESULT)
     order = {name: place for place, name in enumerate(BENCHMARKS)}
     results.sort(key=lambda result: order.get(result.benchmark, len(order)))  # stable: modes as they were asked for
-    # New verdicts on an evaluation's generations lie in its rescored/NUMBER/.
-    home = workdir.resolve().parents[1] if workdir.resolve().parent.name == "rescored" else workdir
+    home = find_home(workdir)
     config = read_json(home / CONFIG) if (home / CONFIG).exists() else {}
     lineage = trace(home)
     model = _name_model(home, lineage)

@@ -64,14 +64,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 
 
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: str, field: str) -> Protocol:
     """The protocol of this name.
 
+    Args:
+      name: of it.
+      field: where it was given, for the message.
     Raises:
       InputError: there is none.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"config.protocol: {name!r} is none of {', '.join(PROTOCOLS)}")
+        raise InputError(f"{field}: {name!r} is none of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -95,7 +98,7 @@ def read_protocol(config: Any) -> Protocol:
         memory=int(config.tool.memory_gib * 2**30),
     )
     if config.protocol:
-        fields, here = find_protocol(config.protocol).record(), found.record()
+        fields, here = find_protocol(config.protocol, "config.protocol").record(), found.record()
         for field, value in fields.items():
             if here[field] != value:
                 raise InputError(

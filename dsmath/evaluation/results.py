@@ -92,6 +92,12 @@ def table_file(folder: str | os.PathLike, benchmark: str, mode: str, kind: str) 
     return pathlib.Path(folder) / "verdicts" / f"{benchmark}-{mode}-{kind}.parquet"
 
 
+def find_home(folder: str | os.PathLike) -> pathlib.Path:
+    """The evaluation whose generations a folder judges: itself, or for a later grading the one above its rescored/."""
+    folder = pathlib.Path(folder)
+    return folder.resolve().parents[1] if folder.resolve().parent.name == "rescored" else folder
+
+
 def read_results(whole: Mapping[str, Any], path: str | os.PathLike) -> list[Result]:
     """The records of an evaluation's `result.json`.
 

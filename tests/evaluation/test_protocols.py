@@ -10,7 +10,7 @@ from dsmath.runs.errors import InputError
 
 
 def test_the_papers_protocol_is_that_of_the_released_evaluation():
-    paper = find_protocol("paper")
+    paper = find_protocol("paper", "--protocol")
     assert (paper.max_new_tokens, paper.greedy_temperature, paper.temperature) == (1024, 0.0, 0.7)
     assert (paper.tool_rounds, paper.program_seconds, paper.tool_output_ends) == (2, 10.0, 50)
     assert paper.frames["chat_en"].endswith("put your final answer within \\boxed{}.\n\nAssistant:")
@@ -30,4 +30,4 @@ def test_a_field_that_differs_is_named(field):
 
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(InputError, match=r"config\.protocol: 'papers' is none of paper, nano"):
-        find_protocol("papers")
+        find_protocol("papers", "config.protocol")

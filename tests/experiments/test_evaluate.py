@@ -15,7 +15,7 @@ import pytest
 
 from configs import evaluate as configs
 from dsmath.data.benchmarks.catalog import BENCHMARKS
-from dsmath.evaluation import verdicts
+from dsmath.evaluation import tasks, verdicts
 from dsmath.evaluation.comparison import compare, draw_comparison
 from dsmath.evaluation.prompts import MODES, modes_of
 from dsmath.runs import driver
@@ -198,6 +198,9 @@ def test_a_new_grading_lists_the_verdicts_that_flipped(whole, tmp_path):
     assert (workdir / "rescored" / "2" / "flips.json").exists()  # beside the first
     with pytest.raises(InputError, match=r"copy: made under protocol '', whose max_new_tokens is 24"):
         rescore.rescore(workdir, "strict", "paper", "bubblewrap")
+    with pytest.raises(InputError, match="--protocol: 'papper' is none of paper, nano"):
+        rescore.rescore(workdir, "strict", "papper", "bubblewrap")
+    assert not (workdir / "rescored" / "3").exists()
 
 
 def _outcome_of_rescore(folder: pathlib.Path) -> tuple[dict, list]:
@@ -237,6 +240,14 @@ def test_runs_on_the_same_problems_are_compared_problem_by_problem(whole, overri
     _run(overrides | {"num_problems": 6, "benchmarks": ("gsm8k",), "modes": ("chat",), "num_samples": 1}, fewer)
     with pytest.raises(InputError, match="not the problems of"):
         compare(whole, fewer)
+    rescore.rescore(other, "both", "", "bubblewrap")
+    assert compare(whole, other / "rescored" / "1") == [greedy, samples]
+    path = other / "verdicts" / "gsm8k-chat-greedy.parquet"
+    table = pyarrow.parquet.read_table(path)
+    hashes, place = pyarrow.array(["0" * 16] * table.num_rows), table.column_names.index("prompt_hash")
+    pyarrow.parquet.write_table(table.set_column(place, "prompt_hash", hashes), path)
+    with pytest.raises(InputError, match=r"the prompt_hash of problem '.*' is another in"):
+        compare(whole, other)
     _write_field(other / "protocol.json", "max_new_tokens", 99)
     with pytest.raises(InputError, match="its max_new_tokens is 99, and 24 that of"):
         compare(whole, other)
@@ -247,8 +258,6 @@ def _write_field(path: pathlib.Path, name: str, value: object) -> None:
 
 
 def test_completions_of_others_become_an_evaluation(folder, tmp_path):
-    from dsmath.evaluation import tasks
-
     source = tasks.read_benchmark("gsm8k", folder, "test")
     ours = [{"id": source.items[0].id, "completion": ["\\boxed{1}", "\\boxed{2}"]}]
     harness = [{"doc": {"question": "How many b?"}, "resps": [["It is \\boxed{2}.", "none"]]}]
@@ -257,7 +266,7 @@ def test_completions_of_others_become_an_evaluation(folder, tmp_path):
     path = tmp_path / "completions.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in [*ours, *harness, *released]))
     workdir = tmp_path / "external"
-    about = rescore.bring_in(workdir, str(path), source, "chat", 0)
+    about = rescore.bring_in(workdir, str(path), source, "chat", 0, "strict")
     rescore.score(workdir, workdir, [about], "strict", "", "bubblewrap")
     result = json.loads((workdir / "result.json").read_text())
     assert result["accuracy"] == pytest.approx(2 / 3) and result["samples"] == 2
@@ -265,7 +274,24 @@ def test_completions_of_others_become_an_evaluation(folder, tmp_path):
     assert rescore.rescore(workdir, "strict", "", "bubblewrap") == []
     path.write_text(json.dumps({"question": "How many wolves?", "completion": "4"}))
     with pytest.raises(InputError, match=r"completions\.jsonl:1: neither its id nor its question"):
-        rescore.bring_in(tmp_path / "another", str(path), source, "chat", 0)
+        rescore.bring_in(tmp_path / "another", str(path), source, "chat", 0, "strict")
+
+
+def test_completions_of_others_go_on_where_they_were_killed_and_are_compared(folder, tmp_path):
+    source = tasks.read_benchmark("gsm8k", folder, "test")
+    path, workdir = tmp_path / "completions.jsonl", tmp_path / "external"
+    path.write_text(json.dumps({"question": "How many a?", "completion": "\\boxed{1}"}))
+    arguments = (workdir, str(path), source, "chat", 0)
+    rescore.bring_in(*arguments, "strict")  # killed here
+    with pytest.raises(InputError, match="external: holds other generations; name an empty folder"):
+        rescore.bring_in(*arguments, "paper")
+    about = rescore.bring_in(*arguments, "strict")
+    rescore.score(workdir, workdir, [about], "strict", "", "bubblewrap")
+    with pytest.raises(InputError, match="external: is an evaluation; leave out --external"):
+        rescore.bring_in(*arguments, "strict")
+    rescore.rescore(workdir, "both", "", "bubblewrap")
+    (greedy,) = compare(workdir, workdir / "rescored" / "1")
+    assert greedy["first"] == greedy["second"] == 1.0 and greedy["difference"] == 0
 
 
 @pytest.mark.parametrize(
