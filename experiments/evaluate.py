@@ -19,6 +19,8 @@ import pyarrow
 from absl import logging
 from jax.sharding import Mesh
 
+from dsmath.data.benchmarks.catalog import BENCHMARKS
+from dsmath.data.problems import EMBEDDED
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.evaluation import completions, page, protocols, published, scores, selection, tasks, verdicts
 from dsmath.evaluation.completions import CHOICE, GREEDY, SAMPLES
@@ -61,7 +63,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     sources = tasks.read_sources(config)
     checkpoint = bring_in(config.init_from, workdir)
     tokenizer = Tokenizer.load(checkpoint, "config.init_from")
-    asked = tasks.make_tasks(sources, config.modes, tokenizer, config.length or find_length(checkpoint))
+    length = config.length or find_length(checkpoint)
+    asked = tasks.make_tasks(sources, config.modes, tokenizer, length)
+    warn_of_length(asked, config.max_new_tokens, length)
     model = Transformer(read_model(checkpoint, step=config.step))
     parents = {"init_from": checkpoint}
     if config.reward_model:
@@ -116,7 +120,12 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
 def check(config: Any) -> None:
     """Refuses a config that no evaluation can have, before any work."""
-    check_positive(config, "num_samples", "batch_size")
+    check_positive(config, "num_samples", "batch_size", "max_new_tokens")
+    if config.num_problems < 0:
+        raise InputError(f"config.num_problems: {config.num_problems} is negative; 0 is all of them")
+    for name in tasks.split_names(config.sampled):
+        if name != EMBEDDED and name not in BENCHMARKS:
+            raise InputError(f"config.sampled: {name!r} is none of {', '.join((EMBEDDED, *BENCHMARKS))}")
     selection.check(config.aggregate)
     if config.grader not in verdicts.GRADERS:
         raise InputError(f"config.grader: {config.grader!r} is none of {', '.join(verdicts.GRADERS)}")
@@ -214,6 +223,18 @@ def is_sampled(task: Task, config: Any) -> bool:
     """Whether pass@k and maj@k are told of a task."""
     named = tasks.split_names(config.sampled)
     return task.mode != CHOICE and (not named or task.source.benchmark in named)
+
+
+def warn_of_length(asked: Sequence[Task], max_new_tokens: int, length: int) -> None:
+    """Says where solutions may go on behind the model's context, of `length` tokens; 0: nobody knows it."""
+    for task in asked:
+        longest = max(map(len, task.tokens)) + max_new_tokens
+        if length and longest > length:
+            logging.warning(
+                "%s, %s: a prompt and its solution may have %d tokens, and config.length, the model's context, is %d; "
+                "what stands behind it was never trained",
+                *(task.source.title, task.mode, longest, length),
+            )
 
 
 def warn_of_cut(results: Sequence[Mapping[str, Any]], max_new_tokens: int) -> None:

@@ -304,6 +304,9 @@ def test_completions_of_others_go_on_where_they_were_killed_and_are_compared(fol
         ({"modes": ("chat", "quiz")}, r"config\.modes: 'quiz' is none of few_shot"),
         ({"benchmarks": ("gsm8k",), "modes": ("choice",)}, r"config\.modes: gsm8k has few_shot.*and choice is asked"),
         ({"length": 20}, r"config\.length: no prompt of gsm8k in the mode chat fits into 20 tokens"),
+        ({"num_problems": -3}, r"config\.num_problems: -3 is negative; 0 is all"),
+        ({"max_new_tokens": 0}, r"config\.max_new_tokens"),
+        ({"sampled": ("gsm8k", "gsm9k")}, r"config\.sampled: 'gsm9k' is none of embedded, gsm8k"),
         ({"grader": "kind"}, r"config\.grader: 'kind' is none of strict, paper, both"),
         ({"published": "DeepSeekMath"}, r"config\.published: 'DeepSeekMath' is none of"),
         ({"protocol": "paper"}, r"config\.protocol: 'paper' has max_new_tokens 1024, and this config 24"),
@@ -313,6 +316,16 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(overrides, tmp_path
     with pytest.raises(InputError, match=message):
         _run(overrides | changes, tmp_path / "run")
     assert not (tmp_path / "run" / "lineage.json").exists()
+
+
+def test_solutions_that_may_outgrow_the_context_are_told_of(caplog):
+    source = tasks.Source("gsm8k", "GSM8K", "test", (), 1319, "1 of 1,319", ())
+    task = tasks.Task(source, "chat", (), (), ([1] * 90,), ())
+    evaluate.warn_of_length([task], 38, 128)
+    evaluate.warn_of_length([task], 400, 0)  # nobody knows the context
+    assert not caplog.records
+    evaluate.warn_of_length([task], 40, 128)
+    assert "may have 130 tokens, and config.length, the model's context, is 128" in caplog.text
 
 
 @pytest.mark.slow
