@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -41,8 +42,7 @@ def start() -> None:
     """Describes the job; checks that it fits; runs or submits it."""
     target = _TARGET.value.to_dict()
     job = describe(target)
-    folder = str(local.code_folder(job))
-    text, lines = render(job, target, folder)
+    text, lines = render(job, target)
     print("\n".join([*lines, "", text] if text else lines))
     check_fit(job, target)
     if _DRY_RUN.value:
@@ -52,7 +52,7 @@ def start() -> None:
             raise InputError(
                 f"--target={target['name']}: files have changed since commit {job.code}; commit them first"
             )
-        launch(job, target, folder, pathlib.Path("launches") / job.name)
+        launch(job, target, pathlib.Path("launches") / job.name)
         return
     job.logs.mkdir(parents=True, exist_ok=True)
     with lock_workdir(job.logs):
@@ -60,13 +60,13 @@ def start() -> None:
             print(f"launch: {job.workdir} is finished; nothing to do", file=sys.stderr)
             return
         job.record(target)
-        copy_code(local.code_folder(job))
-        launch(job, target, folder, job.logs)
+        copy_code(local.code_folder(job.workdir))
+        launch(job, target, job.logs)
 
 
 def describe(target: dict[str, Any]) -> Job:
     """The job of the command line."""
-    config = next(arg.partition("=")[2] for arg in sys.argv if arg.startswith("--config="))
+    config = config_flags.get_config_filename(flags.FLAGS["config"])
     stage = pathlib.Path(config.partition(":")[0]).stem
     if not (ROOT / "experiments" / f"{stage}.py").is_file():
         raise InputError(f"--config={config}: names no stage; there is no experiments/{stage}.py")
@@ -75,17 +75,31 @@ def describe(target: dict[str, Any]) -> Job:
         raise InputError(f"--target: {processes} processes make no run; raise their number")
     if processes > 1 and stage not in _STAGES:
         raise InputError(f"--target: {stage} is one process; only {', '.join(_STAGES)} are run by several")
-    elsewhere, code = target["name"] in _ELSEWHERE, describe_code()
-    return Job(
+    elsewhere = target["name"] in _ELSEWHERE
+    workdir = _WORKDIR.value if elsewhere else str(pathlib.Path(_WORKDIR.value).absolute())
+    copied = None if elsewhere or target.get("folder") else local.code_folder(workdir)
+    code = describe_code(copied)
+    job = Job(
         stage=stage,
         config=config,
-        overrides=tuple(arg for arg in sys.argv if arg.startswith("--config.")),
-        workdir=_WORKDIR.value if elsewhere else str(pathlib.Path(_WORKDIR.value).absolute()),
+        overrides=tuple(_overrides(sys.argv)),
+        workdir=workdir,
         processes=processes,
         restarts=target["restarts"],
         environment={"DSMATH_CODE": code} | {name: str(value) for name, value in target["environment"].items()},
         code=code,
     )
+    return job.with_code(copied) if copied else job
+
+
+def _overrides(argv: list[str]) -> Iterator[str]:
+    """The overrides of the stage's config, each as one word."""
+    words = iter(argv[1:])
+    for word in words:
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name.startswith(("config.", "noconfig.")):
+            takes_next = not equals and name in flags.FLAGS and not flags.FLAGS[name].boolean
+            yield f"--{name}={next(words)}" if takes_next else f"--{word.lstrip('-')}"
 
 
 def count_processes(target: dict[str, Any]) -> int:
@@ -103,13 +117,13 @@ def count_processes(target: dict[str, Any]) -> int:
             return target["processes"]
 
 
-def render(job: Job, target: dict[str, Any], folder: str) -> tuple[str, list[str]]:
+def render(job: Job, target: dict[str, Any]) -> tuple[str, list[str]]:
     """The script or manifest, where the target takes one, and lines that tell what will be done."""
     where = target["name"]
     lines = [f"{job.name}: {job.stage} as {job.processes} processes, target {where}, code {job.code}"]
     lines += [f"workdir: {job.workdir}", f"restarts: {job.restarts}"]
     if where == "slurm":
-        return slurm.write_script(job, target, folder), lines
+        return slurm.write_script(job, target), lines
     if where == "gke":
         return jobset.render(job, target), lines
     if where == "tpu_vm":
@@ -119,13 +133,13 @@ def render(job: Job, target: dict[str, Any], folder: str) -> tuple[str, list[str
     return "", lines + [f"{member.name}: {shlex.join(member.command)}" for member in members]
 
 
-def launch(job: Job, target: dict[str, Any], folder: str, written: pathlib.Path) -> None:
+def launch(job: Job, target: dict[str, Any], written: pathlib.Path) -> None:
     """Runs the job, or submits it and follows the log of process 0."""
     finished = pathlib.Path(job.workdir) / RESULT
     match target["name"]:
         case "slurm":
             script = written / slurm.SCRIPT
-            write_atomically(script, slurm.write_script(job, target, folder))
+            write_atomically(script, slurm.write_script(job, target))
             follow_slurm(job, slurm.submit(script))
         case "gke":
             written.mkdir(parents=True, exist_ok=True)
@@ -136,14 +150,9 @@ def launch(job: Job, target: dict[str, Any], folder: str, written: pathlib.Path)
         case "tpu_vm":
             tpu_vm.run(job, target)
         case "ray":
-            ray_job.run(job, target, folder)
+            ray_job.run(job, target)
         case _:
-            run_together(
-                lambda: _members(job, target),
-                restarts=job.restarts,
-                is_finished=finished.exists,
-                cwd=pathlib.Path(folder),
-            )
+            run_together(lambda: _members(job, target), restarts=job.restarts, is_finished=finished.exists)
 
 
 def follow_slurm(job: Job, number: str) -> None:
@@ -197,7 +206,7 @@ def check_fit(job: Job, target: dict[str, Any]) -> None:
 
 def _members(job: Job, target: dict[str, Any]) -> list[Any]:
     if target["name"] == "ssh":
-        folder = target["folder"] or str(local.code_folder(job))
+        folder = target["folder"] or os.getcwd()
         return local.ssh_members(job, _hosts(target), folder, target["python"], target["port"])
     return local.local_members(job)
 
@@ -210,5 +219,6 @@ def _hosts(target: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.argv = [f"--target=configs/launch.py:{arg[9:]}" if arg.startswith("--target=") else arg for arg in sys.argv]
+    targets = ROOT / "configs" / "launch.py"
+    sys.argv = [f"--target={targets}:{arg[9:]}" if arg.startswith("--target=") else arg for arg in sys.argv]
     driver.run_program("launch", start, configs=[_CONFIG, _TARGET, _MODEL])

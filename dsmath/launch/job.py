@@ -1,6 +1,7 @@
 """A stage as a job: its command line and the code that it runs, fixed when it is launched."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import shlex
@@ -9,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import write_json
+from dsmath.runs.workdir import write_atomically, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = "launch"  # of a workdir: the job, its code, its logs
+_VERSION = "version.txt"  # beside the copy of the code
 _NAME = re.compile(r"[^a-z0-9-]+")
 
 
@@ -60,6 +62,21 @@ class Job:
         stage = f"experiments.{self.stage}"
         return [python, "-m", stage, f"--config={self.config}", f"--workdir={self.workdir}", *self.overrides, *flags]
 
+    def with_code(self, folder: pathlib.Path) -> "Job":
+        """The job that runs a copy of the code; its paths still begin where it was launched.
+
+        Args:
+          folder: the copy, see `copy_code`.
+        """
+        path, colon, preset = self.config.partition(":")
+        if pathlib.Path(path).absolute().is_relative_to(ROOT):
+            path = str(folder / pathlib.Path(path).absolute().relative_to(ROOT))
+        environment = dict(self.environment)
+        others = environment.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(folder), others] if others else [str(folder)])
+        environment["PYTHONSAFEPATH"] = "1"  # else Python would look into the current folder first, a checkout mostly
+        return dataclasses.replace(self, config=f"{path}{colon}{preset}", environment=environment)
+
     def record(self, target: Mapping[str, Any]) -> None:
         """Writes `launch/job.json`, which tells what was launched where."""
         write_json(self.logs / "job.json", {**dataclasses.asdict(self), "name": self.name, "target": dict(target)})
@@ -76,8 +93,15 @@ def with_environment(command: Sequence[str], environment: Mapping[str, str]) -> 
     return shlex.join(["env", *variables, *command] if variables else list(command))
 
 
-def describe_code() -> str:
-    """The version of the code, "-dirty" where files have been changed or added since."""
+def describe_code(copied: pathlib.Path | None = None) -> str:
+    """The version of the code, "-dirty" where files have been changed or added since.
+
+    Args:
+      copied: where the job's copy is, or will be; the copy's version is told where there is one.
+    """
+    version = copied.with_name(_VERSION) if copied else None
+    if version and copied.exists() and version.exists():
+        return version.read_text(encoding="utf-8").strip()
     git = ["git", "-C", str(ROOT)]
     described = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
@@ -107,5 +131,6 @@ def copy_code(folder: pathlib.Path) -> pathlib.Path:
     pack = ["tar", "--create", "--ignore-failed-read", "--no-recursion", "--null", "--files-from=-"]
     packed = subprocess.run(pack, input=files.stdout, capture_output=True, check=True, cwd=ROOT)
     subprocess.run(["tar", "--extract", "-C", str(partial)], input=packed.stdout, check=True)
+    write_atomically(folder.with_name(_VERSION), f"{describe_code()}\n")
     partial.rename(folder)
     return folder

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from dsmath.launch.job import Job, join, with_environment
+from dsmath.launch.job import FOLDER, Job, join, with_environment
 from dsmath.launch.together import Member
 
 
@@ -31,7 +31,7 @@ def ssh_members(job: Job, hosts: Sequence[str], folder: str, python: str, port: 
     Args:
       job: what they do.
       hosts: as ssh takes them; the first runs process 0, and the others reach it by its name.
-      folder: of the code, on every host.
+      folder: where they run, on every host.
       python: the interpreter there.
       port: of process 0.
     """
@@ -55,6 +55,6 @@ def _flags(job: Job, coordinator: str, index: int) -> list[str]:
     return join(coordinator, job.processes, index) if job.processes > 1 else []
 
 
-def code_folder(job: Job) -> pathlib.Path:
+def code_folder(workdir: str) -> pathlib.Path:
     """Where a job that runs on a file system of ours keeps its code."""
-    return job.logs / "code"
+    return pathlib.Path(workdir) / FOLDER / "code"

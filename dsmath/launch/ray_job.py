@@ -10,13 +10,12 @@ from dsmath.launch.job import Job, join
 from dsmath.runs.errors import InputError, Paused
 
 
-def run(job: Job, target: Mapping[str, Any], folder: str) -> None:
+def run(job: Job, target: Mapping[str, Any]) -> None:
     """Runs the job until its processes have ended; starts all again when one is lost.
 
     Args:
       job: what the workers do.
       target: the fields of `configs/launch.py:ray`.
-      folder: of the code, which all nodes see.
     Raises:
       InputError: no Ray or no such cluster, bad input, or more failures than restarts.
       Paused: the run waits for people.
@@ -54,7 +53,7 @@ def run(job: Job, target: Mapping[str, Any], folder: str) -> None:
             coordinator = ray.get(worker(find_address, 0).remote())
             waiting = [
                 worker(run_process, index).remote(
-                    _command(job, target, coordinator, index), dict(job.environment), folder
+                    _command(job, target, coordinator, index), dict(job.environment), os.getcwd()
                 )
                 for index in range(job.processes)
             ]

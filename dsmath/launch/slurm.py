@@ -15,7 +15,7 @@ SCRIPT = "job.sbatch"
 _SAVE_SECONDS = 120  # before its end that a job hears of it
 
 
-def write_script(job: Job, target: Mapping[str, Any], folder: str) -> str:
+def write_script(job: Job, target: Mapping[str, Any]) -> str:
     """The batch script of a job: one task a process, on a file system that the nodes share.
 
     Slurm puts a preempted job into its queue again; where the job fails by itself the script starts it again, unless
@@ -24,7 +24,6 @@ def write_script(job: Job, target: Mapping[str, Any], folder: str) -> str:
     Args:
       job: what the tasks do.
       target: the fields of `configs/launch.py:slurm`.
-      folder: of the code.
     """
     chosen = {name: target[name] for name in ("partition", "account", "qos", "constraint", "reservation")}
     chosen = {name: value for name, value in chosen.items() if value}
@@ -46,7 +45,7 @@ def write_script(job: Job, target: Mapping[str, Any], folder: str) -> str:
     log = shlex.quote(str(job.logs.absolute() / "process-%t.log"))
     script.set_shell("/bin/bash")
     for command in [
-        f"cd {shlex.quote(str(pathlib.Path(folder).absolute()))}",
+        f"cd {shlex.quote(str(pathlib.Path.cwd()))}",  # relative paths mean what they mean here
         f"for attempt in $(seq 0 {job.restarts}); do",
         f"  srun --kill-on-bad-exit=1 --open-mode=append --output={log} {line}",
         "  status=$?",

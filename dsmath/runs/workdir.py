@@ -209,13 +209,13 @@ def _newest_step(parent: "epath.Path") -> int | None:
 
 
 def _code_version() -> str:
-    folder = pathlib.Path(dsmath.__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # a copy or an image: what has launched it knows
-        described = os.environ.get("DSMATH_CODE", "")
-        if not described:
+    described = os.environ.get("DSMATH_CODE", "")  # of a copy or an image: what has launched it knows
+    if not described:
+        folder = pathlib.Path(dsmath.__file__).parent
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+        try:
+            described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
             return dsmath.__version__
     return f"{dsmath.__version__}+{described}"
 

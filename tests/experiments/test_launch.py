@@ -47,9 +47,18 @@ def test_a_dry_run_shows_what_would_be_done_and_does_nothing(tmp_path):
         "--config.seed=3",
     )
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.count("experiments.pretrain --config=configs/pretrain.py:nano") == 2
+    code = tmp_path / "run" / "launch" / "code"
+    assert shown.stdout.count(f"experiments.pretrain --config={code}/configs/pretrain.py:nano") == 2
     assert "--config.seed=3" in shown.stdout and "--process_id=1" in shown.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_flags_may_stand_apart_from_their_values(tmp_path):
+    """As absl takes them everywhere else."""
+    words = ["--config", "configs/pretrain.py:nano", "--config.seed", "-3", "-config.num_steps=7", "--config.length=32"]
+    shown = _launch(*words, f"--workdir={tmp_path}/run", "--target=local", "--target.processes=1", "--dry_run")
+    assert shown.returncode == 0, shown.stderr
+    assert "--config.seed=-3 --config.num_steps=7 --config.length=32" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,7 @@ def command(tmp_path_factory):
     overrides = TINY | {"tokenizer": folder, "num_cpu_devices": 1}
     fields = [f"--config.{name}={value}" for name, value in overrides.items()]
 
-    def make(workdir: pathlib.Path, *arguments: str) -> list[str]:
+    def make(workdir: pathlib.Path | str, *arguments: str) -> list[str]:
         start = [
             sys.executable,
             "-m",
@@ -107,7 +116,27 @@ def command(tmp_path_factory):
         ]
         return [*start, *fields, *arguments]
 
+    make.folder = folder
     return make
+
+
+def test_relative_paths_begin_where_the_run_is_launched(command, tmp_path):
+    """The code is a copy elsewhere; the folders of parents, by default runs/…, are not in it."""
+    where = tmp_path / "here"
+    where.mkdir()
+    (where / "runs").symlink_to(command.folder.parent)
+    overrides = {"tokenizer": f"runs/{command.folder.name}", "mesh.data": 1}
+    fields = [f"--config.{name}={value}" for name, value in overrides.items()]
+    line = command("runs/run", *fields, "--target=local", "--target.processes=1")
+    line = [word.replace("=configs/", f"={ROOT}/configs/") for word in line]
+    ran = subprocess.run(
+        line, cwd=where, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    workdir = where / "runs" / "run"
+    job = json.loads((workdir / "launch" / "job.json").read_text())
+    assert job["config"] == f"{workdir.absolute()}/launch/code/configs/pretrain.py:nano"
+    assert json.loads((workdir / "lineage.json").read_text())["code"].endswith(f"+{job['code']}")
 
 
 def _records(workdir: pathlib.Path) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ from kubeflow_trainer_api import models as k8s
 
 from configs import launch
 from dsmath.launch import jobset, local, slurm, tpu_vm
-from dsmath.launch.job import Job, copy_code
+from dsmath.launch.job import Job, copy_code, describe_code
 from dsmath.launch.together import run_together
 from dsmath.runs.errors import InputError
 
@@ -65,7 +65,7 @@ def test_an_unknown_accelerator_is_told(accelerator):
         jobset.find_accelerator(accelerator)
 
 
-def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path):
+def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path, monkeypatch):
     """A shell runs the script with an srun that fails once."""
     target = launch.get_config("slurm").to_dict() | {
         "nodes": 2,
@@ -76,7 +76,8 @@ def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path):
     workdir, code = tmp_path / "my run", tmp_path / "code"
     (workdir / "launch").mkdir(parents=True)
     code.mkdir()
-    script = slurm.write_script(_job(workdir, 8), target, str(code))
+    monkeypatch.chdir(code)
+    script = slurm.write_script(_job(workdir, 8), target)
     for line in (
         "--nodes               2",
         "--ntasks-per-node     4",
@@ -155,4 +156,7 @@ def test_the_code_is_copied_with_what_has_changed_and_once(tmp_path):
     assert (code / "experiments" / "launch.py").read_text() == pathlib.Path("experiments/launch.py").read_text()
     assert not (code / ".git").exists() and not (code / "runs").exists()
     (code / "mine").touch()
+    (tmp_path / "version.txt").write_text("1234567\n")
     assert (copy_code(code) / "mine").exists()
+    assert describe_code(code) == "1234567"  # a job that is launched again is told as what it is
+    assert describe_code(tmp_path / "other") == describe_code() != "1234567"
