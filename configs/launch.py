@@ -27,7 +27,7 @@ def get_config(preset: str = "local") -> ml_collections.ConfigDict:
         c.python = "python"  # the interpreter there
     if preset == "slurm":
         c.nodes = 1  # machines
-        c.tasks_per_node = 1  # processes of a machine; JAX takes one for all of its GPUs
+        c.tasks_per_node = 1  # processes of a machine: one for all of its GPUs, or one for each
         c.gpus_per_node = 0  # of a machine
         c.cpus_per_task = 1  # of a process
         c.time = "24:00:00"  # after which Slurm ends the job, which has saved by then

@@ -62,6 +62,10 @@ class Job:
         stage = f"experiments.{self.stage}"
         return [python, "-m", stage, f"--config={self.config}", f"--workdir={self.workdir}", *self.overrides, *flags]
 
+    def command_of_cluster(self, python: str) -> list[str]:
+        """The command line of a process that finds the others by what the cluster tells it."""
+        return self.command(python, *(["--distributed"] if self.processes > 1 else []))  # a stage alone takes no flag
+
     def with_code(self, folder: pathlib.Path) -> "Job":
         """The job that runs a copy of the code; its paths still begin where it was launched.
 

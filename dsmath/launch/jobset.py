@@ -84,7 +84,9 @@ def render(job: Job, target: Mapping[str, Any]) -> str:
     slices = job.processes // accelerator.hosts
     is_tpu = accelerator.resource == "google.com/tpu"
     if is_tpu:  # the TPU's own environment names the others
-        command = job.command(target["python"], "--distributed")
+        command = job.command_of_cluster(target["python"])
+    elif job.processes == 1:
+        command = job.command(target["python"])
     else:
         first = f"{job.name}-{_WORKERS}-0-0.{job.name}:{_PORT}"
         command = job.command(target["python"], *join(first, job.processes, "$(PROCESS)"))

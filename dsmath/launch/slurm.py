@@ -24,7 +24,10 @@ def write_script(job: Job, target: Mapping[str, Any]) -> str:
     Args:
       job: what the tasks do.
       target: the fields of `configs/launch.py:slurm`.
+    Raises:
+      InputError: GPUs that cannot be shared out.
     """
+    variables = {**job.environment, **_share_gpus(target["gpus_per_node"], target["tasks_per_node"])}
     chosen = {name: target[name] for name in ("partition", "account", "qos", "constraint", "reservation")}
     chosen = {name: value for name, value in chosen.items() if value}
     if target["gpus_per_node"]:
@@ -41,13 +44,13 @@ def write_script(job: Job, target: Mapping[str, Any]) -> str:
         requeue="",
         **chosen,
     )
-    line = with_environment(job.command(target["python"], "--distributed"), dict(job.environment))
+    line = with_environment(job.command_of_cluster(target["python"]), variables)
     log = shlex.quote(str(job.logs.absolute() / "process-%t.log"))
     script.set_shell("/bin/bash")
     for command in [
         f"cd {shlex.quote(str(pathlib.Path.cwd()))}",  # relative paths mean what they mean here
         f"for attempt in $(seq 0 {job.restarts}); do",
-        f"  srun --kill-on-bad-exit=1 --open-mode=append --output={log} {line}",
+        f"  srun --cpus-per-task={target['cpus_per_task']} --kill-on-bad-exit=1 --open-mode=append --output={log} {line}",
         "  status=$?",
         f"  [ -f {shlex.quote(str(pathlib.Path(job.workdir).absolute() / 'result.json'))} ] && exit 0",
         # 0: saved, since the job's time is over or it is preempted; 2: bad input; 3: waits for people
@@ -61,6 +64,15 @@ def write_script(job: Job, target: Mapping[str, Any]) -> str:
     ]:
         script.add_cmd(command)
     return script.script(convert=False)
+
+
+def _share_gpus(gpus: int, tasks: int) -> dict[str, str]:
+    """Variables that give the tasks of a node its GPUs; in a Slurm job JAX takes one for each task, unless told."""
+    if tasks == 1 and gpus > 1:
+        return {"JAX_LOCAL_DEVICE_IDS": ",".join(map(str, range(gpus)))}
+    if gpus not in (0, tasks):
+        raise InputError(f"--target.tasks_per_node: {tasks} cannot share {gpus} GPUs; name 1 or {gpus}")
+    return {}
 
 
 def submit(script: pathlib.Path) -> str:

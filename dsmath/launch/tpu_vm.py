@@ -27,7 +27,7 @@ def commands(job: Job, target: Mapping[str, Any]) -> dict[str, list[str]]:
     create = [*tpus, "queued-resources", "create", job.name, f"--node-id={job.name}", *place]
     create += [f"--accelerator-type={target['accelerator']}", f"--runtime-version={target['runtime']}"]
     create += ["--spot"] if target["spot"] else []
-    line = with_environment(job.command(target["python"], "--distributed"), dict(job.environment))
+    line = with_environment(job.command_of_cluster(target["python"]), dict(job.environment))
     setup = f"cd {shlex.quote(target['folder'])} && git fetch --quiet && git checkout --quiet {shlex.quote(job.code)}"
     return {
         "create": create,

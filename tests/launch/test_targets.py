@@ -102,6 +102,31 @@ def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path, monke
     assert first.endswith("--config.corpora={'a b': 'it''s'} --distributed")
 
 
+def test_a_stage_that_is_one_process_is_given_no_flag_of_many(tmp_path):
+    one = Job("evaluate", "configs/evaluate.py:7b", (), f"{tmp_path}", 1, 3, {}, "abc1234")
+    presets = {name: launch.get_config(name).to_dict() for name in ("slurm", "gke", "tpu_vm")}
+    scripts = [
+        slurm.write_script(one, presets["slurm"]),
+        jobset.render(one, presets["gke"] | {"accelerator": "8xh100"}),
+        jobset.render(one, presets["gke"] | {"accelerator": "v5p-8"}),
+        str(tpu_vm.commands(one, presets["tpu_vm"] | {"accelerator": "v5p-8"})),
+    ]
+    assert all("evaluate" in script for script in scripts)
+    assert not any("--distributed" in script or "--coordinator" in script for script in scripts)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "tasks", "told"), [(8, 1, "0,1,2,3,4,5,6,7"), (8, 8, None), (0, 4, None), (1, 1, None)]
+)
+def test_slurm_tasks_use_all_gpus_of_their_node(tmp_path, gpus, tasks, told):
+    """In a Slurm job JAX gives a task the GPU of its number, and no other one."""
+    target = launch.get_config("slurm").to_dict() | {"gpus_per_node": gpus, "tasks_per_node": tasks}
+    script = slurm.write_script(_job(tmp_path, tasks), target)
+    assert (f"JAX_LOCAL_DEVICE_IDS={told} " in script) if told else "JAX_LOCAL_DEVICE_IDS" not in script
+    with pytest.raises(InputError, match=r"--target\.tasks_per_node: 3 cannot share 8 GPUs; name 1 or 8"):
+        slurm.write_script(_job(tmp_path, 3), target | {"gpus_per_node": 8, "tasks_per_node": 3})
+
+
 def _scripted(tmp_path: pathlib.Path, name: str, text: str, monkeypatch) -> None:
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
