@@ -145,8 +145,8 @@ def launch(job: Job, target: dict[str, Any], written: pathlib.Path) -> None:
             written.mkdir(parents=True, exist_ok=True)
             manifest = written / jobset.MANIFEST
             write_atomically(manifest, jobset.render(job, target))
-            jobset.submit(manifest)
-            subprocess.run(jobset.follow_command(job, target["namespace"]), check=False)
+            jobset.submit(job, target["namespace"], manifest)
+            jobset.follow(job, target["namespace"])
         case "tpu_vm":
             tpu_vm.run(job, target)
         case "ray":
@@ -190,6 +190,8 @@ def check_fit(job: Job, target: dict[str, Any]) -> None:
     total, fixed = job.processes * per_process, 1
     for size in known:
         fixed *= size
+    if len(known) == len(mesh) and total != fixed:
+        raise InputError(f"--config.mesh: takes {fixed} of the {total} devices of {job.processes} processes; take all")
     if total % fixed:
         raise InputError(f"--config.mesh: {fixed} does not divide the {total} devices of {job.processes} processes")
     shape = ",".join(f"{axis}={size if size > 0 else total // fixed}" for axis, size in mesh.items())

@@ -1,6 +1,7 @@
 """A stage as a job: its command line and the code that it runs, fixed when it is launched."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import re
@@ -12,6 +13,7 @@ from typing import Any
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import write_atomically, write_json
 
+RESTART_STATUS = 75  # of a run that has saved and stopped, where the cluster starts again what has failed
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = "launch"  # of a workdir: the job, its code, its logs
 _VERSION = "version.txt"  # beside the copy of the code
@@ -44,8 +46,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """A label that clusters accept."""
-        return _NAME.sub("-", f"{self.stage}-{pathlib.Path(self.workdir).name}".lower()).strip("-")[:40].strip("-")
+        """A label that clusters accept; that of another workdir is another one."""
+        label = _NAME.sub("-", f"{self.stage}-{pathlib.Path(self.workdir).name}".lower()).strip("-")[:33].strip("-")
+        return f"{label}-{hashlib.sha256(self.workdir.encode()).hexdigest()[:6]}"
 
     @property
     def logs(self) -> pathlib.Path:

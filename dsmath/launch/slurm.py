@@ -46,11 +46,12 @@ def write_script(job: Job, target: Mapping[str, Any]) -> str:
     )
     line = with_environment(job.command_of_cluster(target["python"]), variables)
     log = shlex.quote(str(job.logs.absolute() / "process-%t.log"))
+    step = f"srun --cpus-per-task={target['cpus_per_task']} --kill-on-bad-exit=1 --open-mode=append --output={log}"
     script.set_shell("/bin/bash")
     for command in [
         f"cd {shlex.quote(str(pathlib.Path.cwd()))}",  # relative paths mean what they mean here
         f"for attempt in $(seq 0 {job.restarts}); do",
-        f"  srun --cpus-per-task={target['cpus_per_task']} --kill-on-bad-exit=1 --open-mode=append --output={log} {line}",
+        f"  {step} {line}",
         "  status=$?",
         f"  [ -f {shlex.quote(str(pathlib.Path(job.workdir).absolute() / 'result.json'))} ] && exit 0",
         # 0: saved, since the job's time is over or it is preempted; 2: bad input; 3: waits for people

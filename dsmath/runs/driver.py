@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import json
+import os
 import pathlib
 import re
 import sys
@@ -16,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dsmath.runs import fields, processes
-from dsmath.runs.errors import InputError, Paused, Preempted
+from dsmath.runs.errors import SAVED_STATUS, InputError, Paused, Preempted
 from dsmath.runs.next_commands import find_next
 from dsmath.runs.workdir import CONFIG, check_same, lock_workdir, open_workdir, read_result, write_result
 
@@ -133,7 +134,7 @@ def run_program(
     except Preempted as pause:  # in all processes at the same step
         if processes.is_main():
             print(f"{name}: {pause}", file=sys.stderr)
-        sys.exit(0)
+        sys.exit(int(os.environ.get(SAVED_STATUS, "0")))
     except (Exception, KeyboardInterrupt) as error:
         line, status = _ending(name, error, writes)
         if line is None and processes.count() == 1:

@@ -1,5 +1,7 @@
 """What ends a run on purpose: bad input, work that waits for people, a machine that is taken away."""
 
+SAVED_STATUS = "DSMATH_SAVED_STATUS"  # this variable holds the status with which a preempted run ends, if not 0
+
 
 class InputError(ValueError):
     """Bad input: the message names the file or config field and the remedy; drivers print it without a traceback."""
@@ -10,4 +12,7 @@ class Paused(Exception):
 
 
 class Preempted(Exception):
-    """The machine is taken away: the run has been saved and the same line resumes it; drivers exit with 0."""
+    """The machine is taken away: the run has been saved and the same line resumes it; drivers exit with 0.
+
+    A cluster that starts only what has failed again, such as Kubernetes, must see another status: that of SAVED_STATUS.
+    """

@@ -69,7 +69,9 @@ def test_flags_may_stand_apart_from_their_values(tmp_path):
         (["--target=local", "--target.processes=0"], "0 processes make no run"),
         (["--target=ssh"], "--target.hosts: is empty"),
         (["--target=gke", "--target.accelerator=v5p-3"], "--target.accelerator=v5p-3"),
-        (["--target=gke", "--config.mesh.fsdp=7"], "7 does not divide the 64 devices"),
+        (["--target=gke", "--target.mount=/", "--config.mesh.fsdp=7"], "7 does not divide the 64 devices"),
+        (["--target=gke", "--target.mount=/", "--config.mesh.data=4"], "takes 4 of the 64 devices of 16 processes"),
+        (["--target=gke"], "is not on the pods' volume"),
         (["--target=local", "--target.device=h100"], "--target.devices_per_process"),
     ],
 )
@@ -92,7 +94,8 @@ def test_bad_input_costs_one_line_and_status_2(tmp_path, arguments, named):
 def test_a_config_that_does_not_fit_is_refused(tmp_path, accelerator, stage, fits):
     model = ["--config.model.attention=splash"] if stage == "pretrain" else ["--model=configs/pretrain.py:7b"]
     ran = _launch(
-        f"--config=configs/{stage}.py:7b", f"--workdir={tmp_path}/run", "--target=gke", "--dry_run",
+        f"--config=configs/{stage}.py:7b", f"--workdir={tmp_path}/run", "--dry_run",
+        "--target=gke", f"--target.mount={tmp_path}",
         f"--target.accelerator={accelerator}", *model,
     )  # fmt: skip
     assert (ran.returncode == 0) == fits, ran.stderr

@@ -21,10 +21,15 @@ def _job(tmp_path: pathlib.Path, processes: int = 2) -> Job:
     return Job("pretrain", "configs/pretrain.py:7b", overrides, str(tmp_path), processes, 3, variables, "abc1234")
 
 
+def _gke(tmp_path: pathlib.Path, accelerator: str) -> dict:
+    return launch.get_config("gke").to_dict() | {"accelerator": accelerator, "mount": str(tmp_path)}
+
+
 @pytest.mark.parametrize(
     ("accelerator", "hosts", "resource", "labels"),
     [
         ("v5p-128", 16, {"google.com/tpu": "4"}, {"tpu-v5p-slice", "4x4x4"}),
+        ("v5p-8", 1, {"google.com/tpu": "4"}, {"tpu-v5p-slice", "2x2x1"}),
         ("v5p-256", 32, {"google.com/tpu": "4"}, {"tpu-v5p-slice", "4x4x8"}),
         ("v5e-256", 64, {"google.com/tpu": "4"}, {"tpu-v5-lite-podslice", "16x16"}),
         ("v6e-32", 8, {"google.com/tpu": "4"}, {"tpu-v6e-slice", "4x8"}),
@@ -33,7 +38,7 @@ def _job(tmp_path: pathlib.Path, processes: int = 2) -> Job:
     ],
 )
 def test_a_manifest_is_a_jobset_by_its_schema(tmp_path, accelerator, hosts, resource, labels):
-    target = launch.get_config("gke").to_dict() | {"accelerator": accelerator, "queue": "team", "spot": True}
+    target = _gke(tmp_path, accelerator) | {"queue": "team", "spot": True}
     manifest = yaml.safe_load(jobset.render(_job(tmp_path, hosts), target))
     # The schema's own classes read it; a field that they do not know would be missing from what they write.
     assert k8s.JobsetV1alpha2JobSet.from_dict(manifest).to_dict() == manifest
@@ -46,20 +51,76 @@ def test_a_manifest_is_a_jobset_by_its_schema(tmp_path, accelerator, hosts, reso
     assert container["resources"]["limits"] == resource
     assert container["image"] == "dsmath:abc1234"
     assert "--config.seed=1" in container["command"]
-    assert manifest["spec"]["failurePolicy"] == {"maxRestarts": 3}
+    policy = manifest["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] == 3
+    # Bad input and a run that waits for people are not started again.
+    assert inner["podFailurePolicy"]["rules"][0]["onExitCodes"] == {"operator": "In", "values": [2, 3]}
+    assert policy["rules"][0]["action"] == "FailJobSet"
+    assert policy["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    # A pod that saves and ends with 0 would count as done.
+    assert {"name": "DSMATH_SAVED_STATUS", "value": "75"} in container["env"]
     assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
 
 
 def test_gpus_name_their_first_host(tmp_path):
-    target = launch.get_config("gke").to_dict() | {"accelerator": "16xh100"}
+    target = _gke(tmp_path, "8xh100") | {"slices": 2}  # as 16xh100: every process has its own number
     manifest = yaml.safe_load(jobset.render(_job(tmp_path, 2), target))
-    (container,) = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    assert manifest == yaml.safe_load(jobset.render(_job(tmp_path, 2), _gke(tmp_path, "16xh100")))
+    (workers,) = manifest["spec"]["replicatedJobs"]
+    assert (workers["replicas"], workers["template"]["spec"]["completions"]) == (1, 2)
+    (container,) = workers["template"]["spec"]["template"]["spec"]["containers"]
     name = manifest["metadata"]["name"]
     assert f"--coordinator={name}-workers-0-0.{name}:8476" in container["command"]
     assert "--process_id=$(PROCESS)" in container["command"]
 
 
-@pytest.mark.parametrize("accelerator", ["v5p-127", "v9-8", "h100", "4xh100", "8xb200", ""])
+def test_slices_of_tpus_are_jobs_of_their_own(tmp_path):
+    manifest = yaml.safe_load(jobset.render(_job(tmp_path, 4), _gke(tmp_path, "v5p-16") | {"slices": 2}))
+    (workers,) = manifest["spec"]["replicatedJobs"]
+    assert (workers["replicas"], workers["template"]["spec"]["completions"]) == (2, 2)
+
+
+@pytest.mark.parametrize("workdir", ["runs/pretrain", "/tmp/pretrain", "/runs/../tmp", "/runs2/pretrain"])
+def test_a_workdir_that_would_end_with_its_pod_is_refused(workdir):
+    job = Job("pretrain", "configs/pretrain.py:7b", (), workdir, 16, 3, {}, "abc1234")
+    with pytest.raises(InputError, match=rf"--workdir={workdir}: is not on the pods' volume; .* below /runs"):
+        jobset.render(job, launch.get_config("gke").to_dict())
+
+
+def test_jobs_of_two_workdirs_have_two_names():
+    names = {Job("pretrain", "c.py", (), workdir, 1, 3, {}, "").name for workdir in ("/a/x", "/b/x", "/a/" + 90 * "x")}
+    assert len(names) == 3 and all(len(name) <= 40 for name in names)
+
+
+def test_a_jobset_is_followed_to_its_end_and_may_be_launched_again(tmp_path, monkeypatch, capfd):
+    """kubectl is scripted: the pod comes late, its JobSet restarts once, and then is completed."""
+    text = """
+    echo "$*" >> calls
+    count=$(cat count 2>/dev/null || echo 0)
+    case "$1" in
+      create) echo 0 > count; touch there ;;
+      delete) rm there count ;;
+      get) [ -f there ] && printf "name "; [ -f there ] && [ $count -ge 3 ] && printf "Completed"; true ;;
+      logs) echo $((count + 1)) > count; [ $count = 0 ] && exit 1; echo "attempt $count" ;;
+    esac
+    """
+    _scripted(tmp_path, "kubectl", text, monkeypatch)
+    job = _job(tmp_path, 16)
+    for _ in range(2):
+        jobset.submit(job, "team", tmp_path / "jobset.yaml")
+        jobset.follow(job, "team", poll_seconds=0.01)
+        assert capfd.readouterr().out.split("\n")[:2] == ["attempt 1", "attempt 2"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls if not call.startswith(("get", "logs"))] == ["create", "delete", "create"]
+
+
+def test_a_jobset_that_failed_is_told(tmp_path, monkeypatch):
+    _scripted(tmp_path, "kubectl", '[ "$1" = get ] && printf "name Failed"; true', monkeypatch)
+    with pytest.raises(InputError, match=r"has failed; .*the same line resumes it"):
+        jobset.follow(_job(tmp_path, 16), "team", poll_seconds=0.01)
+
+
+@pytest.mark.parametrize("accelerator", ["v5p-24", "v5p-4", "v5p-127", "v9-8", "h100", "4xh100", "8xb200", ""])
 def test_an_unknown_accelerator_is_told(accelerator):
     with pytest.raises(InputError, match=r"--target\.accelerator"):
         jobset.find_accelerator(accelerator)
@@ -104,11 +165,11 @@ def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path, monke
 
 def test_a_stage_that_is_one_process_is_given_no_flag_of_many(tmp_path):
     one = Job("evaluate", "configs/evaluate.py:7b", (), f"{tmp_path}", 1, 3, {}, "abc1234")
-    presets = {name: launch.get_config(name).to_dict() for name in ("slurm", "gke", "tpu_vm")}
+    presets = {name: launch.get_config(name).to_dict() for name in ("slurm", "tpu_vm")}
     scripts = [
         slurm.write_script(one, presets["slurm"]),
-        jobset.render(one, presets["gke"] | {"accelerator": "8xh100"}),
-        jobset.render(one, presets["gke"] | {"accelerator": "v5p-8"}),
+        jobset.render(one, _gke(tmp_path, "8xh100")),
+        jobset.render(one, _gke(tmp_path, "v5p-8")),
         str(tpu_vm.commands(one, presets["tpu_vm"] | {"accelerator": "v5p-8"})),
     ]
     assert all("evaluate" in script for script in scripts)

@@ -1,6 +1,7 @@
 """The command line of a stage: what a user mistypes costs one line and exit status 2."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -20,11 +21,13 @@ def get_config(preset="nano"):
 """
 _DRIVER = """
 from dsmath.runs import driver
-from dsmath.runs.errors import InputError, Paused
+from dsmath.runs.errors import InputError, Paused, Preempted
 
 def run(config, workdir):
     if config.left == 99:
         raise Paused("waits for a person; run the same line again")
+    if config.left == 97:
+        raise Preempted("saved")
     if config.left == 98:
         raise OSError(28, "No space left on device", "file")
     if config.left < 0:
@@ -46,14 +49,20 @@ def stage(tmp_path):
     (tmp_path / "stage.py").write_text(_DRIVER)
     (tmp_path / "broken.py").write_text("def get_config(:\n")
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
+    def run(*arguments: str, **options) -> subprocess.CompletedProcess:
         command = [sys.executable, "stage.py", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, **options)
 
     return run
 
 
 NANO, WORKDIR = "--config=config.py:nano", "--workdir=work"
+
+
+def test_a_preempted_run_ends_with_the_status_that_its_cluster_needs(stage):
+    assert stage(NANO, WORKDIR, "--config.left=97").returncode == 0
+    variables = os.environ | {"DSMATH_SAVED_STATUS": "75"}
+    assert stage(NANO, WORKDIR, "--config.left=97", env=variables).returncode == 75
 
 
 @pytest.mark.parametrize(
