@@ -53,7 +53,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.batch_size = 512 if nano else 1024  # samples of a file of generations
     c.rollout = rollout(size)  # how much the engine holds at once
     c.tool = tool()  # where a mode has it; programs that are solutions run under its limits too
-    c.tool.max_calls = 2  # the released evaluation
+    c.tool.max_calls = 2  # the released evaluation; the output of the last one ends a solution
     c.tool.memory_gib = 1.0  # ours
     c.tool.test_seconds = 30.0  # of a program with all its tests; ours
 
