@@ -18,7 +18,7 @@ from dsmath.runs.commands import differences, stage_command, start
 from dsmath.runs.errors import InputError, Paused, Preempted
 from dsmath.runs.workdir import read_result
 
-PRESET = "nano"
+LAUNCHED = ("pretrain", "sft", "rl")  # stages that several processes can run
 
 
 def run(config: Any, workdir: Any) -> dict[str, Any]:
@@ -59,8 +59,10 @@ def make_commands(config: Any, workdir: Any) -> dict[str, list[str]]:
     Raises:
       InputError: a field that the chain sets itself was overridden.
     """
+    problems_file = f"{workdir}/problems/test.jsonl"
+    benchmarks = f"{config.mine.benchmarks},{problems_file}" if config.mine.benchmarks else problems_file
     stages = {
-        "mine": ("mine", {"benchmarks": f"{workdir}/problems/test.jsonl"}),
+        "mine": ("mine", {"benchmarks": benchmarks}),
         "tokenizer": ("tokenizer", {"corpus": f"{workdir}/mine"}),
         "pretrain": ("pretrain", {"tokenizer": f"{workdir}/tokenizer", "corpora.mined": f"{workdir}/mine"}),
         "sft": ("sft", {"init_from": f"{workdir}/pretrain"}),
@@ -70,12 +72,19 @@ def make_commands(config: Any, workdir: Any) -> dict[str, list[str]]:
     }
     commands = {}
     for folder, (stage, paths) in stages.items():
-        default = importlib.import_module(f"configs.{stage}").get_config(PRESET)
+        preset = config.presets[stage]
+        default = importlib.import_module(f"configs.{stage}").get_config(preset)
         overrides = differences(default.to_dict(), config[stage].to_dict())
-        for field in paths:
-            if field in overrides or field.split(".")[0] in overrides:
+        for field, value in paths.items():
+            group, _, name = field.partition(".")
+            among = overrides.get(group, {}) if name else {}  # a mapping whose keys are the user's is given whole
+            if field in overrides or (among and among.get(name) != default[group].get(name)):
                 raise InputError(f"config.{stage}.{field}: the chain sets it itself; run the stage alone to choose it")
-        commands[folder] = stage_command(stage, PRESET, workdir / folder, overrides | paths)
+            overrides |= {group: among | {name: value}} if among else {field: value}
+        command = stage_command(stage, preset, workdir / folder, overrides)
+        if config.launch and stage in LAUNCHED:
+            command = [*command[:2], "experiments.launch", *command[3:], *shlex.split(config.launch)]
+        commands[folder] = command
     return commands
 
 

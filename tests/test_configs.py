@@ -262,6 +262,41 @@ def test_the_chain_shares_its_fields():
     assert config.mine.input == "crawl/*.warc.gz"
 
 
+SPEEDRUNS = ("laptop", "h100", "v5p128")
+
+
+def test_every_speed_run_is_known_here():
+    files = (ROOT / "configs" / "speedruns").glob("*.py")
+    assert sorted(SPEEDRUNS) == sorted(file.stem for file in files if file.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", SPEEDRUNS)
+def test_a_speed_run_tells_its_command_and_its_plan_holds(name):
+    text = (ROOT / "configs" / "speedruns" / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+    assert f"python -m experiments.pipeline --config=configs/speedruns/{name}.py:full" in text
+    assert ("NEVER RUN" in text) == (name != "laptop")
+    config = _config(f"speedruns.{name}")
+    for word in (
+        f"{config.pretrain.num_steps:,} steps",
+        f"{config.rl.num_steps:,} steps",
+        f"{config.sft.num_steps:,} steps",
+    ):
+        assert word in text
+    assert f"{config.tokenizer.vocab_size:,} pieces" in text
+    with pytest.raises(ValueError, match="'huge' is none of full, try"):
+        _config(f"speedruns.{name}", "huge")
+
+
+@pytest.mark.parametrize("name", SPEEDRUNS)
+def test_a_speed_run_is_a_chain_whose_trial_has_two_steps_a_stage(name):
+    config = _config(f"speedruns.{name}", "try")
+    assert {config[stage].num_steps for stage in ("pretrain", "sft", "rl")} == {2}
+    assert config.rl.reward == "rule"  # the chain trains no reward model
+    assert len(config.evaluate.benchmarks) == len(config.evaluate.modes) == 1  # the report card is of one
+    ModelConfig.create({**config.pretrain.model, "vocab_size": config.tokenizer.vocab_size})
+    assert sorted(config.pretrain.corpora) == sorted(config.pretrain.weights)
+
+
 ABLATIONS = {
     "corpus_size": ("nano", "1b3"),
     "fig5": ("nano", "1b3"),

@@ -59,6 +59,23 @@ def test_a_parent_that_was_killed_is_refused(tmp_path, stage):
         importlib.import_module(f"experiments.{stage}").run(config, tmp_path / "child")
 
 
+def test_stages_of_a_chain_have_presets_of_their_own_and_are_launched_where_one_process_is_not_enough(tmp_path):
+    from configs.speedruns import h100, v5p128
+    from experiments import pipeline
+
+    config = v5p128.get_config()
+    config.launch = "--target=slurm --target.nodes=8"
+    commands = pipeline.make_commands(config, tmp_path)
+    assert commands["mine"][2:4] == ["experiments.mine", "--config=configs/mine.py:paper"]
+    assert f"--config.benchmarks=data/benchmarks,{tmp_path}/problems/test.jsonl" in commands["mine"]
+    assert commands["rl"][2:4] == ["experiments.launch", "--config=configs/rl.py:7b"]
+    assert commands["rl"][-2:] == ["--target=slurm", "--target.nodes=8"]
+    assert commands["evaluate_rl"][2] == "experiments.evaluate"
+    commands = pipeline.make_commands(h100.get_config(), tmp_path)
+    corpora = f"--config.corpora={{'mined': '{tmp_path}/mine', 'workbook': 'embedded'}}"
+    assert corpora in commands["pretrain"]
+
+
 def test_the_chain_refuses_to_be_rewired(tmp_path):
     from configs import pipeline as configs
     from experiments import pipeline
@@ -67,3 +84,8 @@ def test_the_chain_refuses_to_be_rewired(tmp_path):
     config.tokenizer.corpus = "elsewhere"
     with pytest.raises(InputError, match=r"config\.tokenizer\.corpus: the chain sets it itself"):
         pipeline.make_commands(config, tmp_path)
+    for corpora in ({"mined": "elsewhere", "workbook": "embedded"}, {"mined": "elsewhere"}):
+        config = configs.get_config("nano")
+        config.pretrain.corpora = corpora
+        with pytest.raises(InputError, match=r"config\.pretrain\.corpora\.mined: the chain sets it itself"):
+            pipeline.make_commands(config, tmp_path)
