@@ -23,7 +23,8 @@ speeds (57 to 81 % MFU). The 1.3B was measured at 47.8 % on one H100 (benchmarks
         --config.length=1024 --config.batch_size=512
 
 Mining is reckoned from the 350 pages a second and core of the laptop; the other times are guesses. The sizes, rates and
-shares are ours, and nothing was tuned. Expect more from the embedded problems than the laptop's 84 %, and little on GSM8K: 5 G tokens are few.
+shares are ours, and nothing was tuned. Expect more from the embedded problems than the laptop's 84 %, and little on
+GSM8K: 5 G tokens are few.
 """
 
 import ml_collections
