@@ -75,7 +75,8 @@ $(TUNIX)/.ready: $(wildcard $(TUNIX_LOCK)) | $(VENV)/.ready
 notebooks: setup ## execute the notebooks and render them as pages, into runs/notebooks (see NOTEBOOKS)
 	@mkdir -p runs/notebooks
 	$(BIN)/jupyter execute --output='../runs/notebooks/{notebook_name}' $(NOTEBOOKS)
-	$(BIN)/jupyter nbconvert --to=html --log-level=WARN $(NOTEBOOKS:%=runs/%)
+	$(BIN)/jupyter nbconvert --to=html --log-level=ERROR --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= \
+	--HTMLExporter.mathjax_url= $(NOTEBOOKS:%=runs/%)
 
 docs: $(DOCS)/.ready ## build the documentation into runs/docs; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet

@@ -11,7 +11,7 @@ cleaned), data/gsm8k, and the corpora of configs/pretrain.py:7b. Mining stops fo
 | mine | CC-MAIN-2024-22, 4 rounds, 120 G tokens (§2.1) | see docs/mining.md; not on the TPUs |
 | tokenizer | byte-level BPE of 102,400 pieces | hours, on one host |
 | pretrain | 6.9 G parameters; 50,000 steps of 2,560 x 4,096 tokens = 524 G (§2.3) | 10.8 to 14.3 days by plan |
-| sft | 500 steps of 256 rows of 4,096 tokens (§3) | under half an hour |
+| sft | 500 steps of 256 rows of 4,096 tokens (§3) | 16 to 22 minutes by plan |
 | rl | GRPO with the rule reward (ours): 500 steps of 16 questions x 64 samples of at most 1,024 tokens (§4.2) | a day |
 | evaluate | GSM8K before and after, chat, greedy and 64 samples | hours, on one host |
 
@@ -21,7 +21,7 @@ step is slower. A pod that is taken away costs what was trained since the last o
     python -m experiments.plan --config=configs/pretrain.py:7b --mesh=data=1,fsdp=16,tensor=4 --device=v5p \\
         --config.model.attention=splash
 
-The times of SFT and RL are arithmetic at half of the chips' peak, not plans. The paper starts from
+The other times are guesses. The paper starts from
 DeepSeek-Coder-Base-v1.5 before its decay of the learning rate, which was not released: this starts from nothing, so
 that Table 2 is not to be expected. GSM8K is the report card; experiments.evaluate asks the rest.
 """

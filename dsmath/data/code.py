@@ -1,5 +1,6 @@
 """Source code that lies on every disk: Python's own library, as a small corpus of code."""
 
+import os
 import pathlib
 import random
 import sysconfig
@@ -15,8 +16,10 @@ def read_code(seed: int) -> Iterator[tuple[str, str]]:
     A longer file is cut: what a corpus needs of it is how code looks.
     """
     folder = pathlib.Path(sysconfig.get_path("stdlib"))
-    files = sorted(file.relative_to(folder) for file in folder.rglob("*.py"))
-    files = [file for file in files if _SKIPPED.isdisjoint(file.parts)]
+    files = []
+    for inner, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - _SKIPPED)  # what is installed may lie in the library's folder too
+        files += [pathlib.Path(inner, name).relative_to(folder) for name in sorted(names) if name.endswith(".py")]
     random.Random(seed).shuffle(files)
     for file in files:
         text = (folder / file).read_text(encoding="utf-8", errors="replace")[:_MOST_CHARACTERS]
