@@ -24,7 +24,7 @@ def get_config(preset: str = "local") -> ml_collections.ConfigDict:
     if preset == "local":
         c.processes = 2  # on this machine
     if preset in ("slurm", "gke", "tpu_vm", "ray", "ssh"):
-        c.python = "python"  # the interpreter there
+        c.python = ".venv/bin/python" if preset == "tpu_vm" else "python"  # the interpreter there
     if preset == "slurm":
         c.nodes = 1  # machines
         c.tasks_per_node = 1  # processes of a machine: one for all of its GPUs, or one for each
@@ -48,10 +48,16 @@ def get_config(preset: str = "local") -> ml_collections.ConfigDict:
         c.spot = False  # True: nodes that may be taken away
     if preset == "tpu_vm":
         c.accelerator = "v5p-128"  # a TPU type
-        c.project = ""  # of Google Cloud
+        c.project = ""  # of Google Cloud; "": gcloud's own, as below
         c.zone = ""  # of Google Cloud
-        c.runtime = "v2-alpha-tpuv5"  # software of the VM
+        c.runtime = ""  # software of the VM; "": the accelerator's
         c.folder = "dsmath"  # checkout of the project on the hosts
+        c.repository = ""  # that a new host clones it from; "": where this one is from
+        # Shell line in the checkout before the run, on every host and attempt; it may mount the workdir too.
+        c.setup = (
+            "python3 -m pip install --quiet uv && python3 -m uv venv --quiet --allow-existing --python=3.12 .venv && "
+            "python3 -m uv pip install --quiet --python=.venv/bin/python --editable '.[tpu]'"
+        )
         c.spot = False  # True: a slice that may be taken away
     if preset == "ray":
         c.address = "auto"  # of the cluster, such as ray://HOST:10001; "": a new one on this machine

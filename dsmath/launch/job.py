@@ -100,6 +100,36 @@ def with_environment(command: Sequence[str], environment: Mapping[str, str]) -> 
     return shlex.join(["env", *variables, *command] if variables else list(command))
 
 
+def take_place(job: Job, label: str) -> str:
+    """Shell text for a host: ends what an earlier attempt has left running there, and notes the shell's number.
+
+    Args:
+      job: what runs there.
+      label: of the process, among those of the host.
+    """
+    file = pid_file(label)
+    old = f"old=$(cat {file} 2>/dev/null) && grep -qs {job.stage} /proc/$old/cmdline && kill -KILL $old && sleep 1"
+    return f"{{ {old}; echo $$ > {file}; }}"
+
+
+def pid_file(label: str) -> str:
+    """Where `take_place` notes the number of a process."""
+    return f"/tmp/{label}.pid"
+
+
+def find_repository() -> str:
+    """The address that this checkout was cloned from.
+
+    Raises:
+      InputError: none is known.
+    """
+    command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not found:
+        raise InputError("--target.repository: is empty, and this checkout has no origin; name what hosts can clone")
+    return found
+
+
 def describe_code(copied: pathlib.Path | None = None) -> str:
     """The version of the code, "-dirty" where files have been changed or added since.
 

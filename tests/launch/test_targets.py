@@ -1,5 +1,6 @@
 """What is submitted where: manifests by their schema, scripts by a shell, clients by scripted ones."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,7 +11,7 @@ from kubeflow_trainer_api import models as k8s
 
 from configs import launch
 from dsmath.launch import jobset, local, slurm, tpu_vm
-from dsmath.launch.job import Job, copy_code, describe_code
+from dsmath.launch.job import Job, copy_code, describe_code, pid_file
 from dsmath.launch.together import run_together
 from dsmath.runs.errors import InputError
 
@@ -165,12 +166,11 @@ def test_a_batch_script_runs_one_task_a_process_and_starts_again(tmp_path, monke
 
 def test_a_stage_that_is_one_process_is_given_no_flag_of_many(tmp_path):
     one = Job("evaluate", "configs/evaluate.py:7b", (), f"{tmp_path}", 1, 3, {}, "abc1234")
-    presets = {name: launch.get_config(name).to_dict() for name in ("slurm", "tpu_vm")}
     scripts = [
-        slurm.write_script(one, presets["slurm"]),
+        slurm.write_script(one, launch.get_config("slurm").to_dict()),
         jobset.render(one, _gke(tmp_path, "8xh100")),
         jobset.render(one, _gke(tmp_path, "v5p-8")),
-        str(tpu_vm.commands(one, presets["tpu_vm"] | {"accelerator": "v5p-8"})),
+        str(tpu_vm.commands(one, _tpu_vm(accelerator="v5p-8"))),
     ]
     assert all("evaluate" in script for script in scripts)
     assert not any("--distributed" in script or "--coordinator" in script for script in scripts)
@@ -196,30 +196,93 @@ def _scripted(tmp_path: pathlib.Path, name: str, text: str, monkeypatch) -> None
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 
 
-def test_a_preempted_slice_is_asked_for_again(tmp_path, monkeypatch):
+def _tpu_vm(**fields) -> dict:
+    return launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z", "repository": "git@host:r"} | fields
+
+
+_GCLOUD = """
+echo "$3 $4 $5" >> calls
+case "$*" in
+  *" create "*) [ -f asked ] && echo ALREADY_EXISTS >&2 && exit 1; echo ACTIVE > asked; echo READY > state ;;
+  *" delete "*) rm asked state ;;
+  *queued-resources\\ describe*) cat asked 2>/dev/null || { echo NOT_FOUND >&2; exit 1; } ;;
+  *describe*) cat state ;;
+  *ssh*) %s ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("asked", ["ACTIVE", "SUSPENDED"])  # the queued resource follows its slice a little later
+def test_a_preempted_slice_is_asked_for_again(tmp_path, monkeypatch, asked):
     """gcloud is scripted: the first slice is taken away while the run goes on, the second one lasts."""
-    text = """
-    echo "$4 $5" >> calls
-    case "$*" in
-      *" create "*) echo READY > state ;;
-      *describe*) cat state 2>/dev/null ;;
-      *" delete "*) rm -f state ;;
-      *ssh*) [ -f once ] && exit 0; touch once; echo PREEMPTED > state; exit 255 ;;
-    esac
-    """
-    _scripted(tmp_path, "gcloud", text, monkeypatch)
-    target = launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z"}
-    tpu_vm.run(_job(tmp_path, 16), target, poll_seconds=0.01)
+    taken = f"[ -f once ] && exit 0; touch once; echo PREEMPTED > state; echo {asked} > asked; exit 255"
+    _scripted(tmp_path, "gcloud", _GCLOUD % taken, monkeypatch)
+    tpu_vm.run(_job(tmp_path, 16), _tpu_vm(), poll_seconds=0.01)
     assert (tmp_path / "calls").read_text().count("create") == 2
     assert (tmp_path / "calls").read_text().count("delete") == 1
 
 
-def test_a_slice_runs_the_code_that_was_launched(tmp_path):
-    target = launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z", "spot": True}
-    gcloud = tpu_vm.commands(_job(tmp_path, 16), target)
-    assert "--spot" in gcloud["create"] and "--accelerator-type=v5p-128" in gcloud["create"]
-    assert "git checkout --quiet abc1234" in gcloud["run"][-1]
-    assert gcloud["run"][-1].endswith("--distributed")
+def test_a_slice_that_was_asked_for_before_is_waited_for(tmp_path, monkeypatch):
+    """The launcher has died meanwhile; the same line goes on."""
+    waiting = _GCLOUD.replace(
+        "*) cat asked", "*) echo >> asks; [ $(wc -l < asks) -gt 3 ] && echo ACTIVE > asked; cat asked"
+    )
+    _scripted(tmp_path, "gcloud", waiting % "exit 0", monkeypatch)
+    (tmp_path / "asked").write_text("WAITING_FOR_RESOURCES\n")
+    (tmp_path / "state").write_text("READY\n")
+    tpu_vm.run(_job(tmp_path, 16), _tpu_vm(), poll_seconds=0.01)
+    assert "create" not in (tmp_path / "calls").read_text()
+
+
+def test_a_slice_that_cannot_be_had_is_told(tmp_path, monkeypatch):
+    refusing = _GCLOUD.replace("echo ACTIVE > asked", "echo FAILED > asked")
+    _scripted(tmp_path, "gcloud", refusing % "exit 0", monkeypatch)
+    with pytest.raises(InputError, match=r"is FAILED; gcloud .* describe .* says why"):
+        tpu_vm.run(_job(tmp_path, 16), _tpu_vm(), poll_seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "kind", "runtime"),
+    [("v5p-128", "v5p-128", "v2-alpha-tpuv5"), ("v5e-16", "v5litepod-16", "v2-alpha-tpuv5-lite")],
+)
+def test_a_slice_is_asked_for_by_cloud_tpus_own_names(tmp_path, accelerator, kind, runtime):
+    create = tpu_vm.commands(_job(tmp_path, 16), _tpu_vm(accelerator=accelerator, spot=True))["create"]
+    assert {"--spot", f"--accelerator-type={kind}", f"--runtime-version={runtime}"} <= set(create)
+    with pytest.raises(InputError, match="name a TPU type"):
+        tpu_vm.commands(_job(tmp_path, 1), _tpu_vm(accelerator="8xh100"))
+
+
+def test_a_bare_host_gets_the_code_that_was_launched_and_ends_what_was_left_there(tmp_path):
+    """A shell runs the line of a host twice: the first time nothing is there, the second time its process still is."""
+    upstream, host = tmp_path / "upstream", tmp_path / "host"
+    host.mkdir()
+    git = ["git", "-C", str(upstream), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "--quiet", upstream], check=True)
+    for text in ("old", "new"):
+        (upstream / "version").write_text(text)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
+    first = subprocess.run([*git, "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True).stdout.strip()
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\necho "$(cat version) $(cat made) $DSMATH_SAVED_STATUS"\nwhile :; do sleep 0.1; done\n'
+    )
+    python.chmod(0o755)
+    job = dataclasses.replace(_job(tmp_path, 16), code=first)
+    target = _tpu_vm(repository=str(upstream), python=str(python), setup="echo set > made")
+    line = tpu_vm.commands(job, target)["run"][-1].removeprefix("--command=")
+    pid = pathlib.Path(pid_file(job.name))
+    running = []
+    try:
+        for _ in range(2):
+            running.append(subprocess.Popen(["bash", "-c", line], cwd=host, stdout=subprocess.PIPE, text=True))
+            assert running[-1].stdout.readline() == "old set 75\n"
+        assert running[0].wait(timeout=20) == -9 and running[1].poll() is None
+        assert pid.read_text() == f"{running[1].pid}\n"
+    finally:
+        for process in running:
+            process.kill()
+        pid.unlink()
 
 
 def test_hosts_are_reached_by_ssh_and_joined_by_the_first_ones_name(tmp_path, monkeypatch):
