@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from dsmath.launch.job import FOLDER, Job, join, with_environment
+from dsmath.launch.job import FOLDER, Job, join, pid_file, take_place, with_environment
 from dsmath.launch.together import Member
 
 
@@ -39,10 +39,18 @@ def ssh_members(job: Job, hosts: Sequence[str], folder: str, python: str, port: 
     members = []
     for index, host in enumerate(hosts):
         line = with_environment(job.command(python, *_flags(job, coordinator, index)), dict(job.environment))
+        label = f"{job.name}-{index}"
         # -tt: a terminal, whose end takes the process along when this one goes
-        remote = f"cd {shlex.quote(folder)} && exec {line}"
-        command = ["ssh", "-tt", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", host, remote]
-        members.append(Member(f"process {index} on {host}", command, job.logs / f"process-{index}.log"))
+        remote = f"cd {shlex.quote(folder)} && {take_place(job, label)} && exec {line}"
+        ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
+        members.append(
+            Member(
+                f"process {index} on {host}",
+                [*ssh, "-tt", host, remote],
+                job.logs / f"process-{index}.log",
+                end=[*ssh, host, f"kill -TERM $(cat {pid_file(label)})"],  # ending ssh would kill it unsaved
+            )
+        )
     return members
 
 

@@ -16,7 +16,7 @@ from dsmath.runs import commands
 from dsmath.runs.errors import InputError, Paused, Preempted
 
 _POLL_SECONDS = 0.2
-_GRACE_SECONDS = 30.0  # that a process has to save after SIGTERM
+_GRACE_SECONDS = 300.0  # that a process has to save after SIGTERM; another signal cuts it short
 _LAST_SECONDS = 10.0  # that the others have to end by themselves when one has failed: they hear of it
 _BAD_INPUT, _WAITS = 2, 3  # statuses that another attempt would give again
 
@@ -29,11 +29,13 @@ class Member:
       name: for messages, such as "process 1" or "process 1 on host-b".
       command: its words.
       log: where its output goes, after what is there.
+      end: the words of a command that asks it to save and end; none: SIGTERM asks it.
     """
 
     name: str
     command: Sequence[str]
     log: pathlib.Path
+    end: Sequence[str] = ()
 
 
 def run_together(
@@ -88,20 +90,27 @@ def _attempt(
                 stack.enter_context(_follow(member.log, log.tell()))
             running.append(
                 commands.start(
-                    list(member.command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd
+                    list(member.command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    process_group=0,  # Ctrl-C must not reach it: it saves when it is asked to end
                 )
             )
         deadline = None
         while any(process.poll() is None for process in running):
             failed = next((index for index, process in enumerate(running) if process.poll()), None)
             if asked and deadline is None:
-                _signal(running, signal.SIGTERM)
+                _ask_to_end(members, running)
                 deadline = time.monotonic() + _GRACE_SECONDS
             elif failed is not None and deadline is None:
                 lost = (members[failed].name, running[failed].returncode, members[failed].log)
                 deadline = time.monotonic() + (_LAST_SECONDS if lost[1] in (_BAD_INPUT, _WAITS) else 0.0)
-            if deadline is not None and time.monotonic() > deadline:
-                _signal(running, signal.SIGKILL)
+            if deadline is not None and (time.monotonic() > deadline or len(asked) > 1):
+                for process in running:
+                    if process.poll() is None:
+                        process.kill()
             time.sleep(_POLL_SECONDS)
         if lost is None:
             ended = zip(members, running, strict=True)
@@ -135,10 +144,13 @@ def _follow(log: pathlib.Path, start: int) -> Iterator[None]:
         follower.wait()
 
 
-def _signal(running: Sequence[subprocess.Popen], number: int) -> None:
-    for process in running:
+def _ask_to_end(members: Sequence[Member], running: Sequence[subprocess.Popen]) -> None:
+    for member, process in zip(members, running, strict=True):
         if process.poll() is None:
-            process.send_signal(number)
+            if member.end:
+                commands.start(list(member.end), stdin=subprocess.DEVNULL)
+            else:
+                process.terminate()
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -300,6 +300,28 @@ def test_hosts_are_reached_by_ssh_and_joined_by_the_first_ones_name(tmp_path, mo
         assert line.endswith(f"--coordinator=a:1234 --num_processes=2 --process_id={index}\n")
 
 
+def test_a_process_on_another_host_is_asked_to_save(tmp_path, monkeypatch):
+    """ssh is scripted; as the real one it would end, and not pass on, what asks it to end."""
+    _scripted(tmp_path, "ssh", 'for last; do :; done\nexec sh -c "$last"\n', monkeypatch)
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/saved; exit 0' TERM\ntouch {tmp_path}/ready\nwhile :; do sleep 0.1; done\n"
+    )
+    python.chmod(0o755)
+    job = _job(tmp_path, 1)
+    (member,) = local.ssh_members(job, ["a"], str(tmp_path), str(python), 1234)
+    running = subprocess.Popen(member.command)
+    try:
+        while not (tmp_path / "ready").exists():
+            assert running.poll() is None
+        assert "-tt" in member.command and "-tt" not in member.end
+        assert subprocess.run(member.end, check=False).returncode == 0
+        assert running.wait(timeout=20) == 0 and (tmp_path / "saved").exists()
+    finally:
+        running.kill()
+        pathlib.Path(pid_file(f"{job.name}-0")).unlink()
+
+
 def test_the_code_is_copied_with_what_has_changed_and_once(tmp_path):
     code = copy_code(tmp_path / "code")
     assert (code / "experiments" / "launch.py").read_text() == pathlib.Path("experiments/launch.py").read_text()

@@ -104,6 +104,52 @@ def test_a_request_to_end_goes_to_all_which_save(run, tmp_path):
     assert all((tmp_path / f"saved-{index}").exists() for index in range(2))
 
 
+def test_ctrl_c_lets_all_save(tmp_path):
+    """A terminal sends it to the whole group of the launcher."""
+    script = tmp_path / "launcher.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import pathlib, sys
+        from dsmath.launch.together import Member, run_together
+        text = ("import pathlib, signal, sys, time\\n"
+            "signal.signal(15, lambda *_: (pathlib.Path('saved').touch(), sys.exit()))\\n"
+            "pathlib.Path('ready').touch()\\ntime.sleep(600)")
+        member = Member("process 0", [sys.executable, "-c", text], pathlib.Path("log"))
+        run_together(lambda: [member], restarts=0, is_finished=lambda: False, cwd=pathlib.Path({str(tmp_path)!r}))
+        """)
+    )
+    launcher = subprocess.Popen([sys.executable, script], cwd=tmp_path, process_group=0, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    os.killpg(launcher.pid, signal.SIGINT)
+    launcher.wait(timeout=60)
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_second_request_to_end_does_not_wait(run, tmp_path):
+    text = """
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pathlib.Path("ready").touch()
+        time.sleep(600)
+    """
+
+    def ask() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(Preempted):
+        run(text, count=1)
+    thread.join()
+    assert time.monotonic() - started < 60
+
+
 def test_processes_die_with_the_launcher(tmp_path):
     script = tmp_path / "launcher.py"
     script.write_text(
