@@ -1,13 +1,15 @@
 """A job on a Ray cluster: one worker for each process, on its own node where there are enough."""
 
 import os
+import pathlib
 import socket
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 from dsmath.launch.job import Job, join
+from dsmath.runs import commands
 from dsmath.runs.errors import InputError, Paused
+from dsmath.runs.workdir import RESULT
 
 
 def run(job: Job, target: Mapping[str, Any]) -> None:
@@ -21,6 +23,7 @@ def run(job: Job, target: Mapping[str, Any]) -> None:
       Paused: the run waits for people.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would call a server
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that is started here: training is no side job
     try:
         import ray
         from ray.util.placement_group import placement_group, remove_placement_group
@@ -28,7 +31,12 @@ def run(job: Job, target: Mapping[str, Any]) -> None:
     except ImportError as error:
         raise InputError("--target=ray: Ray is not installed here; pip install 'dsmath[ray]'") from error
     try:
-        ray.init(address=target["address"] or None, log_to_driver=True, include_dashboard=False)
+        ray.init(
+            address=target["address"] or "local",
+            log_to_driver=True,
+            include_dashboard=False if not target["address"] else None,
+            runtime_env={"env_vars": {"PYTHONPATH": job.environment["PYTHONPATH"]}},  # workers import this file
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--target.address={target['address']}: no Ray cluster answers there ({error})") from error
 
@@ -50,16 +58,17 @@ def run(job: Job, target: Mapping[str, Any]) -> None:
             return ray.remote(function).options(**options, scheduling_strategy=strategy)
 
         for attempt in range(job.restarts + 1):
-            coordinator = ray.get(worker(find_address, 0).remote())
-            waiting = [
-                worker(run_process, index).remote(
-                    _command(job, target, coordinator, index), dict(job.environment), os.getcwd()
-                )
-                for index in range(job.processes)
-            ]
-            status = _first_failure(ray, waiting)
-            if status == 0:
-                return
+            waiting = []
+            try:
+                coordinator = ray.get(worker(find_address, 0).remote())
+                for index in range(job.processes):
+                    command = _command(job, target, coordinator, index)
+                    waiting.append(worker(run_process, index).remote(command, dict(job.environment), os.getcwd()))
+                status = _first_failure(ray, waiting)
+            except ray.exceptions.RayError:  # the first node is gone
+                status = 1
+            if status == 0 and (pathlib.Path(job.workdir) / RESULT).exists():
+                return  # else it has saved, since its node is taken away
             if status == 3:
                 raise Paused("the run waits for people; its lines above say for what")
             if status == 2:
@@ -83,8 +92,8 @@ def find_address() -> str:
 
 
 def run_process(command: list[str], environment: dict[str, str], folder: str) -> int:
-    """Runs one process of the job in a worker; its output becomes the worker's."""
-    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False).returncode
+    """Runs one process of the job in a worker, and dies with it; its output becomes the worker's."""
+    return commands.start(command, cwd=folder, env={**os.environ, **environment}).wait()
 
 
 def _command(job: Job, target: Mapping[str, Any], coordinator: str, index: int) -> list[str]:

@@ -150,6 +150,19 @@ def test_a_second_request_to_end_does_not_wait(run, tmp_path):
     assert time.monotonic() - started < 60
 
 
+def _await_death(parent: subprocess.Popen, pid: pathlib.Path) -> None:
+    """Kills a process; its child, which has written its number, must end too."""
+    while not pid.exists() or not pid.read_text():
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    status = pathlib.Path(f"/proc/{pid.read_text()}/status")
+    deadline = time.monotonic() + 20
+    while status.exists() and "Z (zombie)" not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_processes_die_with_the_launcher(tmp_path):
     script = tmp_path / "launcher.py"
     script.write_text(
@@ -162,13 +175,13 @@ def test_processes_die_with_the_launcher(tmp_path):
         """)
     )
     launcher = subprocess.Popen([sys.executable, script], cwd=tmp_path)
-    pid = tmp_path / "pid"
-    while not pid.exists() or not pid.read_text():
-        time.sleep(0.05)
-    launcher.kill()
-    launcher.wait()
-    status = pathlib.Path(f"/proc/{pid.read_text()}/status")
-    deadline = time.monotonic() + 20
-    while status.exists() and "Z (zombie)" not in status.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _await_death(launcher, tmp_path / "pid")
+
+
+def test_a_process_of_ray_dies_with_its_worker(tmp_path):
+    """Else it would hold the workdir when the next attempt begins."""
+    code = "import pathlib, os, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
+    call = f"ray_job.run_process([sys.executable, '-c', {code!r}], {{}}, {str(tmp_path)!r})"
+    text = f"import sys; from dsmath.launch import ray_job; {call}"
+    worker = subprocess.Popen([sys.executable, "-c", text])
+    _await_death(worker, tmp_path / "pid")
