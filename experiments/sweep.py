@@ -52,7 +52,7 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
         # Runs of one shape compile the same programs
         environment = {"JAX_COMPILATION_CACHE_DIR": str(store / ".compiled")} | os.environ
         ended = run_stages(stages, config.jobs, environment)
-        rows = ablation.collect(points)
+        rows = ablation.collect(points, config.metrics)
         if rows:
             write_results(folder, config, rows)
     finish(stages, ended, f"{len(rows)} of {len(points)} figures are there")

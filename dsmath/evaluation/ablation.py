@@ -1,7 +1,7 @@
 """What a sweep found: rows of its runs, a table of means with standard errors, and the figure.
 
 A row is a run with one seed at one step: `label, seed, step, workdir` and `result`, the evaluation's. An evaluation on
-several benchmarks or in several modes gives a row for each.
+several benchmarks or in several modes gives a row for each, unless the metrics name them.
 """
 
 import csv
@@ -61,14 +61,22 @@ def check_figure(figure: Mapping[str, Any]) -> None:
         raise InputError("config.figure.metrics: empty; name one at least")
 
 
-def collect(points: Iterable[Point]) -> list[dict[str, Any]]:
-    """The rows of the points whose stage has finished."""
+def collect(points: Iterable[Point], metrics: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The rows of the points whose stage has finished.
+
+    Args:
+      points: where the figures come from.
+      metrics: of the table. Where one names a benchmark with its mode, as "gsm8k-few_shot.accuracy", these are columns,
+        and an evaluation is one row; else one on several benchmarks or in several modes gives a row for each.
+    """
     rows = []
+    whole = any(name.partition("-")[0] in BENCHMARKS for name in metrics)
     for point in points:
         result = read_result(point.workdir)
         if result is not None:
             place = {"seed": point.seed, "step": point.step, "workdir": str(point.workdir)}
-            rows += [{"label": label, **place, "result": part} for label, part in _parts(point.label, result).items()]
+            parts = {point.label: result} if whole else _parts(point.label, result)
+            rows += [{"label": label, **place, "result": part} for label, part in parts.items()]
     return rows
 
 
@@ -249,12 +257,14 @@ def plot_by_run(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> Non
     axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.75))
     axes.set_xlabel(_title(name, unit=True))
     axes.margins(x=0.2)
+    if _is_share(name):
+        axes.set_xlim(left=max(axes.get_xlim()[0], -0.02))  # none is below zero
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", labelcolor=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if _is_share(name):
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 
 
 def _plot_line(axes: Axes, place: int, label: str, values: Mapping[float, tuple[float, float]]) -> None:

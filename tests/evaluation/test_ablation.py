@@ -73,7 +73,7 @@ def test_only_finished_stages_have_rows(tmp_path):
 
 
 def test_an_evaluation_in_two_modes_has_a_row_for_each(tmp_path):
-    record = {"title": "Embedded problems", "mode": "chat", "accuracy": 0.1}
+    record = {"benchmark": "embedded", "title": "Embedded problems", "mode": "chat", "accuracy": 0.1}
     other = record | {"mode": "chat_tool", "accuracy": 0.9}
     write_json(tmp_path / "two" / "result.json", {"results": [record, other], "grader": "strict"})
     write_json(tmp_path / "one" / "result.json", {"results": [record], "accuracy": 0.1})
@@ -84,6 +84,30 @@ def test_an_evaluation_in_two_modes_has_a_row_for_each(tmp_path):
         "| SFT, chat_tool | 1 | 90.0 % |",
         "| RL | 1 | 10.0 % |",
     ]
+
+
+def test_an_evaluation_whose_benchmarks_the_metrics_name_has_one_row(tmp_path):
+    records = [
+        {"benchmark": name, "title": name.upper(), "mode": "few_shot", "accuracy": share}
+        for name, share in (("gsm8k", 0.5), ("math", 0.25))
+    ]
+    write_json(tmp_path / "base" / "result.json", {"results": records})
+    metrics = ("gsm8k-few_shot.accuracy", "math-few_shot.accuracy")
+    rows = ablation.collect([Point("Code", 0, None, tmp_path / "base")], metrics)
+    assert ablation.make_table(rows, metrics).splitlines() == [
+        "| run | seeds | GSM8K | MATH |", "| --- | --- | --- | --- |", "| Code | 1 | 50.0 % | 25.0 % |",
+    ]  # fmt: skip
+
+
+def test_shares_of_a_run_are_marked_apart_and_never_below_zero():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    ablation.plot_by_run(axes, [_row(label, 0, None, accuracy=share) for label, share in (("a", 0.0), ("b", 0.025))],
+                         "accuracy")  # fmt: skip
+    axes.figure.draw_without_rendering()
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(set(ticks)) == len(ticks) and axes.get_xlim()[0] >= -0.02
 
 
 def test_an_unknown_metric_is_named_with_those_there_are():
