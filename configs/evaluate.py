@@ -18,7 +18,7 @@ GENERAL = ("mmlu", "bbh", "humaneval", "mbpp")
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
-    """Presets: nano (a laptop), 7b (the paper); 7b,base and nano,base for models that no chat was taught."""
+    """Presets: nano (a laptop), 7b (the paper). After a comma: base (for models that no chat was taught)."""
     size, _, kind = preset.partition(",")
     if size not in ("nano", "7b") or kind not in ("", "base"):
         raise ValueError(f"configs/evaluate.py: preset {preset!r} is none of nano, 7b, nano,base, 7b,base")

@@ -28,7 +28,10 @@ METHODS = {
 
 
 def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
-    """Presets: nano (a laptop), 1b3 (Figure 5), 7b (the paper); with a method: "7b,grpo_ps", else grpo_os."""
+    """Presets: nano (a laptop), 1b3 (Figure 5), 7b (the paper); with a method: "7b,grpo_ps", else grpo_os.
+
+    After a comma: sft, rft, online_rft, dpo, ppo, grpo_os, grpo_ps, grpo_iterative.
+    """
     size, _, method = preset.partition(",")
     if size not in ("nano", "1b3", "7b"):
         raise ValueError(f"configs/rl.py: preset {size!r} is none of nano, 1b3, 7b")

@@ -16,6 +16,7 @@ from typing import Any
 import ml_collections
 
 _PRESETS = re.compile(r"Presets: ([^.;:]*)")
+_VARIANTS = re.compile(r"After a comma: ([^.;:]*)")
 _NAME_COLUMN = 46
 _MOST_SHOWN = 60  # characters of a default
 _ELSEWHERE = "the fields of "  # a stage in a chain, whose own --help tells them
@@ -52,8 +53,17 @@ def read_fields(config: str) -> list[Field]:
 
 def read_presets(path: str) -> list[str]:
     """The presets that the docstring of a config file names: "Presets: nano (a laptop), 7b (the paper)."."""
+    return _named(path, _PRESETS)
+
+
+def read_variants(path: str) -> list[str]:
+    """What may stand after a preset and a comma: "After a comma: ppo, dpo."."""
+    return _named(path, _VARIANTS)
+
+
+def _named(path: str, pattern: re.Pattern) -> list[str]:
     text = re.sub(r"\([^()]*\)", "", inspect.getdoc(load(path)) or "")
-    found = _PRESETS.search(text)
+    found = pattern.search(text)
     return re.findall(r"\w+", found[1].replace(" and ", ", ")) if found else []
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from configs import rl
 from dsmath.runs import fields
 
 _SHARED = """
@@ -61,6 +62,10 @@ def test_fields_come_in_the_files_order_with_defaults_and_comments(path):
 
 def test_presets_are_those_of_the_docstring(path):
     assert fields.read_presets(path) == ["nano", "1b3", "7b"]
+
+
+def test_methods_after_a_comma_are_those_that_the_config_knows():
+    assert set(fields.read_variants("configs/rl.py")) == set(rl.METHODS)
 
 
 def test_a_part_that_configs_share_brings_its_comments():
