@@ -104,6 +104,7 @@ def write_evaluation(folder: pathlib.Path, accuracy: float) -> None:
                 "language": record.language,
                 "question": record.question,
                 "gold": record.answer,
+                "prompt_hash": f"{place:04}",
                 "completion": f"It is \\boxed{{{answer}}}.",
                 "tokens": 9,
                 "truncated": answer is None,

@@ -21,7 +21,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("python -m experiments.sft --config.opt", ["--config.optimizer."]),
         ("python -m experiments.sft --config.optimizer.pe", ["--config.optimizer.peak_learning_rate="]),
         ("python -m experiments.sft --wo", ["--workdir="]),
-        ("python -m experiments.sft --workdir=dsm", ["--workdir=dsmath/"]),
+        ("python -m experiments.sft --workdir=dsmath/la", ["--workdir=dsmath/launch/"]),
         ("python -m experiments.sft --config=configs/evaluate.py:7b,", ["--config=configs/evaluate.py:7b,base"]),
         ("python -m experiments.rl --config=configs/rl.py:nano,d", ["--config=configs/rl.py:nano,dpo"]),
         ("python -m experiments.launch --dr", ["--dry_run"]),
