@@ -93,6 +93,7 @@ def _records(workdir: pathlib.Path) -> list[dict[str, float]]:
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 
+@pytest.mark.slow
 def test_two_processes_pause_and_one_goes_on_with_the_curve_of_an_unbroken_run(overrides, tmp_path):
     started = _start(tmp_path / "run", overrides, processes=2, devices=4)
     while not (tmp_path / "run" / "config.json").exists():  # from then on both know each other

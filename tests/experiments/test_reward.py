@@ -132,6 +132,7 @@ def test_a_run_killed_while_it_samples_labels_and_learns_ends_as_the_unbroken_on
     assert _read(tmp_path / "killed") == (records, labelled, result)
 
 
+@pytest.mark.slow
 def test_evaluation_chooses_by_a_reward_model(process_model, overrides, tmp_path):
     config = _config(
         "evaluate",
