@@ -172,6 +172,20 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def share_interval(correct: Sequence[bool]) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of a share; Wilson's where all are right or all wrong, of which it knows nothing.
+
+    Args:
+      correct: one a problem.
+    Returns:
+      Its lower and upper end.
+    Raises:
+      ValueError: no problems.
+    """
+    right = int(np.sum(correct))
+    return bootstrap_interval(correct) if 0 < right < len(correct) else accuracy_interval(right, len(correct))
+
+
 def sign_test(differences: Sequence[float]) -> float:
     """The two-sided p-value of as many gains and losses as these, were both alike likely; McNemar's exact test.
 

@@ -37,7 +37,7 @@ def summarize(greedy: pyarrow.Table, samples: pyarrow.Table | None) -> dict[str,
     """
     correct = _floats(greedy, "correct")
     reasons = greedy["reason"].to_pylist()
-    low, high = metrics.bootstrap_interval(correct)
+    low, high = metrics.share_interval(correct)
     figures = {
         "questions": len(correct),
         "accuracy": float(correct.mean()),
@@ -116,7 +116,7 @@ def _by_group(names: Sequence[str], correct: np.ndarray) -> dict[str, dict[str, 
     found = {}
     for name in sorted({name for name in names if name}):
         part = correct[groups == name]
-        low, high = metrics.bootstrap_interval(part)
+        low, high = metrics.share_interval(part)
         found[name] = {"accuracy": float(part.mean()), "low": low, "high": high, "questions": len(part)}
     return found
 

@@ -14,6 +14,7 @@ from dsmath.evaluation.metrics import (
     maj_at_ks,
     majority_vote,
     pass_at_k,
+    share_interval,
     sign_test,
 )
 
@@ -104,3 +105,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_the_sign_test_counts_gains_and_losses_alone():
     assert sign_test([1] * 8 + [-1] * 2 + [0] * 50) == pytest.approx(0.109375)
     assert sign_test([0.25, 0.5, -0.5]) == 1.0 and sign_test([0, 0]) == 1.0
+
+
+def test_a_share_without_mistakes_is_not_certain():
+    assert share_interval([True] * 12) == accuracy_interval(12, 12)
+    assert share_interval([False] * 12) == accuracy_interval(0, 12)
+    assert share_interval([True] * 6 + [False] * 6) == bootstrap_interval([1] * 6 + [0] * 6)
