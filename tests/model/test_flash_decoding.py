@@ -56,6 +56,7 @@ def test_a_sample_without_room_changes_nothing_of_what_is_stored():
     jax.tree.map(np.testing.assert_array_equal, stored, past)
 
 
+@pytest.mark.slow
 def test_an_engine_with_the_kernel_gives_the_logprobs_of_one_without(make_model_config):
     config = make_model_config(head_dim=16, dtype="bfloat16")
     mesh = make_mesh({}, jax.devices()[:1])

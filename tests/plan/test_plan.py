@@ -126,6 +126,7 @@ def test_operations_are_those_of_the_formula_and_of_xla_where_no_loop_turns_twic
     assert _update(found).cost_flops == pytest.approx(_update(found).flops, rel=0.5)
 
 
+@pytest.mark.slow
 def test_kernels_that_hold_no_scores_are_planned_without_them(planned):
     attend, held = attention.attend, {}
     for name in ("xla", "splash"):

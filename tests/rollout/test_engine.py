@@ -86,6 +86,7 @@ def test_a_sample_does_not_depend_on_the_mesh(sample, reference, mesh):
     _assert_same(sample(mesh=mesh), reference, range(10))
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_smaller_cache_does_not_depend_on_the_slots_either(sample, reference, cache_dtype="int8"):
     small = sample(cache_dtype=cache_dtype)
     _assert_same(sample(cache_dtype=cache_dtype, rows=2, width=2, block_steps=3), small, range(10))

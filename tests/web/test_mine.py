@@ -211,6 +211,7 @@ def test_killed_run_ends_as_the_unbroken_one(finished, inputs, tmp_path):
     assert not list((tmp_path / "run").rglob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_ray_gives_what_this_machine_gives(finished, inputs, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     config = _config(inputs)
