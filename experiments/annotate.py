@@ -6,20 +6,13 @@ Mine with --config.annotation=people first: after a round, mining stops and this
 (on the page, or by --export), then go on with mining by the line that began it.
 """
 
-import contextlib
-import errno
 import pathlib
-import socket
 
-import uvicorn
 from absl import flags
 
-from dsmath.runs import driver
-from dsmath.runs.errors import InputError
+from dsmath.runs import driver, pages
 from dsmath.web.annotate.annotation import Annotation
 from dsmath.web.annotate.app import make_app
-
-_HOST = "127.0.0.1"  # this machine alone; from elsewhere: ssh -L 8080:127.0.0.1:8080 MACHINE
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "workdir of experiments.mine; the marks are kept there too")
 _PORT = flags.DEFINE_integer("port", 8080, "port on 127.0.0.1; 0 takes a free one", 0, 65535)
@@ -42,21 +35,10 @@ def start() -> None:
         print(*exported["files"], sep="\n")
         print(f"go on with mining by the line that began it: {exported['command']}")
         return
-    with _listen(_PORT.value) as listener:
+    with pages.listen(_PORT.value) as listener:
         port = listener.getsockname()[1]
-        print(f"annotate: http://{_HOST}:{port}/  (Ctrl-C ends; every mark is saved as it is made)", flush=True)
-        config = uvicorn.Config(make_app(annotation, _USER.value), log_level="warning", access_log=False)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has ended
-            uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        return socket.create_server((_HOST, port))
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise
-        raise InputError(f"--port={port}: {error.strerror.lower()}; name another, or 0 for a free one") from error
+        print(f"annotate: http://{pages.HOST}:{port}/  (Ctrl-C ends; every mark is saved as it is made)", flush=True)
+        pages.serve(make_app(annotation, _USER.value), listener)
 
 
 if __name__ == "__main__":
