@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from dsmath.model.transformer import Transformer
 from dsmath.plan import flops
 from dsmath.plan.work import Work, device_bytes
+from dsmath.rollout.blocks import Block
 from dsmath.rollout.decoding import Decoding, Settings
 from dsmath.rollout.memory import fit
-from dsmath.rollout.programs import Block, Programs
+from dsmath.rollout.programs import Programs
 from dsmath.rollout.requests import Limits
 
 
@@ -45,7 +46,7 @@ def sampling(
     def lower_block() -> jax.stages.Lowered:
         with jax.set_mesh(mesh):
             key = jax.eval_shape(jax.random.key, 0)
-            return programs.decode.lower(gathered, cache, block, key, steps=limits.block_steps, **buckets)
+            return programs.decode.lower(gathered, cache, block, None, key, steps=limits.block_steps, **buckets)
 
     def lower_gathering() -> jax.stages.Lowered:
         with jax.set_mesh(mesh):

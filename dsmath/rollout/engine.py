@@ -18,67 +18,16 @@ from jax.sharding import Mesh
 from dsmath.model import flash_decoding
 from dsmath.model.transformer import Transformer
 from dsmath.rollout import ends
-from dsmath.rollout.decoding import Decoding, Settings
-from dsmath.rollout.programs import ROW_AXES, Block, Drawn, Programs, Scored
-from dsmath.rollout.requests import Calls, Codec, Completion, Limits, Request, Tool, check
+from dsmath.rollout.blocks import Drawn, fitting, lay_out, make_block
+from dsmath.rollout.decoding import Decoding
+from dsmath.rollout.programs import ROW_AXES, Programs, Scored
+from dsmath.rollout.requests import Codec, Completion, Limits, Request, Tool, check
 from dsmath.rollout.samples import Samples, empty_samples, put
-from dsmath.rollout.tools import Call, Caller
+from dsmath.rollout.slots import Row, Sample, Ticket
+from dsmath.rollout.tools import Caller
 from dsmath.runs.errors import InputError
 
 _IDLE = 4  # a block ends early when one slot in so many is free and samples wait for it
-
-
-@dataclasses.dataclass(eq=False)
-class _Ticket:
-    """A request that is being served, and the numbers of its samples that have not begun."""
-
-    request: Request
-    waiting: collections.deque[int]
-
-
-@dataclasses.dataclass(eq=False)
-class _Sample:
-    """A sample in a slot."""
-
-    request: Request
-    number: int
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    logprobs: list[float] = dataclasses.field(default_factory=list)
-    mask: list[int] = dataclasses.field(default_factory=list)
-    forced: collections.deque[int] = dataclasses.field(default_factory=collections.deque)  # what a tool said
-    segment: int = 0  # first token after what the last tool said
-    calls: int = 0
-    call: Call | None = None  # while it waits for a tool
-    state: Calls | None = None  # what its calls share, once it has made one
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the output of its last call, which ends it, is there."""
-        tool = self.request.tool
-        return bool(tool and tool.ends_with_output and self.calls >= tool.max_calls and not self.forced)
-
-    def end(self) -> None:
-        """Gives back what its calls hold."""
-        if self.state:
-            self.state.end()
-
-
-@dataclasses.dataclass(eq=False)
-class _Row:
-    """A place for a question; `slots` are its samples under way."""
-
-    slots: list[_Sample | None]
-    ticket: _Ticket | None = None
-
-    @property
-    def drained(self) -> bool:
-        return not any(self.slots) and (self.ticket is None or not self.ticket.waiting)
-
-    def clear(self) -> None:
-        """Forgets the question and its samples."""
-        for sample in filter(None, self.slots):
-            sample.end()
-        self.ticket, self.slots = None, [None] * len(self.slots)
 
 
 class Engine:
@@ -110,9 +59,11 @@ class Engine:
         self._config, self._mesh, self._pad_id, self._codec = model.config, mesh, pad_id, codec
         self._params = self._cache = self._key = None
         self._caller = Caller()
-        self._queue: collections.deque[_Ticket] = collections.deque()
+        self._queue: collections.deque[Ticket] = collections.deque()
         self._left: dict[int, int] = {}  # samples of each request that have not ended
-        self._rows = [_Row([None] * self.limits.width) for _ in range(self.limits.rows)]
+        self._rows = [Row([None] * self.limits.width) for _ in range(self.limits.rows)]
+        of_device = self.limits.rows // self._shards
+        self._order = [place for first in range(of_device) for place in range(first, self.limits.rows, of_device)]
 
     def load(self, params: Any, key: Array) -> None:
         """Takes the parameters as they are now and the root random key; makes the cache where there is none.
@@ -146,7 +97,7 @@ class Engine:
         if request.id in self._left:
             raise InputError(f"request {request.id}: another one with this id is under way")
         self._left[request.id] = len(request.numbers)
-        self._queue.append(_Ticket(request, collections.deque(request.numbers)))
+        self._queue.append(Ticket(request, collections.deque(request.numbers)))
 
     def cancel(self, request_id: int) -> None:
         """Forgets a request, at whatever point it is; an unknown id is none any more."""
@@ -300,7 +251,8 @@ class Engine:
     def _assign(self) -> None:
         """Fills free slots with samples that wait, and drained rows with questions."""
         begun = []
-        for place, row in enumerate(self._rows):
+        for place in self._order:  # a row of each device in turn: few questions are spread over all
+            row = self._rows[place]
             if row.drained:
                 row.ticket = self._next_ticket()
                 if row.ticket:
@@ -308,7 +260,7 @@ class Engine:
             if row.ticket:
                 for slot, sample in enumerate(row.slots):
                     if sample is None and row.ticket.waiting:
-                        row.slots[slot] = _Sample(row.ticket.request, row.ticket.waiting.popleft())
+                        row.slots[slot] = Sample(row.ticket.request, row.ticket.waiting.popleft())
         # A sample reads its prompt's last token itself: that gives the logits of its first one.
         prefixes = [self._rows[place].ticket.request.prompt[:-1] for place in begun]
         for places, tokens, lengths in self._batches(prefixes):
@@ -317,7 +269,7 @@ class Engine:
             with jax.set_mesh(self._mesh):
                 self._cache = self.programs.fill(self._params, self._cache, tokens, lengths, rows)
 
-    def _next_ticket(self) -> _Ticket | None:
+    def _next_ticket(self) -> Ticket | None:
         """The next question; where none waits, one whose samples wait for slots takes a second row."""
         if self._queue:
             return self._queue.popleft()
@@ -329,7 +281,7 @@ class Engine:
         buckets = collections.defaultdict(list)
         for place, text in enumerate(texts):
             if len(text):
-                buckets[_fitting(self.limits.prompt_buckets, len(text))].append(place)
+                buckets[fitting(self.limits.prompt_buckets, len(text))].append(place)
         for bucket, places in sorted(buckets.items()):
             count = min(self.limits.rows, max(1, self.limits.prefill_tokens // bucket))
             count = -(-count // self._shards) * self._shards
@@ -342,64 +294,24 @@ class Engine:
                     tokens[row, : lengths[row]] = texts[place]
                 yield chunk, *jax.device_put((tokens, lengths), self.programs.rows)
 
-    def _decode(self, active: list[tuple[int, int, _Sample]]) -> Drawn:
-        """Runs a block for these rows, slots and samples."""
-        limits, steps = self.limits, self.limits.block_steps
-        shape = (limits.rows, limits.width)
-        block = Block(
-            tokens=np.zeros(shape, np.int32),
-            lengths=np.zeros(shape, np.int32),
-            limits=np.zeros(shape, np.int32),
-            active=np.zeros(shape, bool),
-            forced=np.zeros((*shape, steps), np.int32),
-            num_forced=np.zeros(shape, np.int32),
-            samples=np.zeros(shape, np.uint32),
-            prefix_lengths=np.zeros(limits.rows, np.int32),
-            streams=np.zeros(limits.rows, np.uint32),
-            stop_ids=np.full((limits.rows, limits.max_stop_ids), -1, np.int32),
-            settings=self._settings(),
-            history=None,
-            least_active=np.int32(self._least_active(len(active))),
-        )
-        for row, slot, sample in active:
-            forced = list(sample.forced)[:steps]
-            block.tokens[row, slot] = sample.tokens[-1] if sample.tokens else sample.request.prompt[-1]
-            block.lengths[row, slot] = len(sample.tokens)
-            block.limits[row, slot] = sample.request.decoding.max_new_tokens
-            block.active[row, slot] = True
-            block.forced[row, slot, : len(forced)] = forced
-            block.num_forced[row, slot] = len(forced)
-            block.samples[row, slot] = sample.number
-        for row, request in {row: sample.request for row, _, sample in active}.items():
-            block.prefix_lengths[row] = len(request.prompt) - 1
-            block.streams[row] = request.id if request.seed is None else request.seed
-            block.stop_ids[row, : len(request.stop_ids)] = request.stop_ids
-        # A slot that waits for a tool keeps its place: what is written past its length is never read.
-        for row, slots in enumerate(row.slots for row in self._rows):
-            for slot, sample in enumerate(slots):
-                if sample and sample.call:
-                    block.lengths[row, slot] = len(sample.tokens)
-        needed = max(min(len(s.tokens) + steps, s.request.decoding.max_new_tokens) for _, _, s in active)
-        buckets = {"prefix_length": limits.prompt_buckets[-1], "suffix_length": limits.new_buckets[-1]}
-        if not flash_decoding.serves(self._config, *buckets.values()):  # which reads no more than there is
-            buckets = {
-                "prefix_length": _fitting(limits.prompt_buckets, int(block.prefix_lengths.max())),
-                "suffix_length": _fitting(limits.new_buckets, needed),
-            }
-        if (block.settings.repetition_penalty != 1).any():
-            block = block.replace(history=self._history(active))
+    def _decode(self, active: list[tuple[int, int, Sample]]) -> Drawn:
+        """Runs a block for these rows, slots and samples; the arrays come back as [active, …]."""
+        rooms = self.limits.prompt_buckets[-1], self.limits.new_buckets[-1]
+        layout = lay_out(active, self.limits, self._shards, exact=flash_decoding.serves(self._config, *rooms))
+        block = make_block(active, layout, self.limits, self._rows, self._least_active(len(active)))
         with jax.set_mesh(self._mesh):
-            by_row = jax.device_put(block.replace(least_active=None), self.programs.rows)
-            block = by_row.replace(least_active=block.least_active)
+            by_row, picked = jax.device_put((block.replace(least_active=None), layout.picked), self.programs.rows)
             self._cache, drawn = self.programs.decode(
-                self._params, self._cache, block, self._key, steps=steps, **buckets
+                self._params,
+                self._cache,
+                by_row.replace(least_active=block.least_active),
+                picked,
+                self._key,
+                prefix_length=layout.prefix_length,
+                suffix_length=layout.suffix_length,
+                steps=self.limits.block_steps,
             )
-            return jax.device_get(drawn)
-
-    def _settings(self) -> Settings:
-        greedy = Decoding(temperature=0, top_p=1, max_new_tokens=1)
-        busy = (None if row.drained else row.ticket for row in self._rows)
-        return Settings.stack([ticket.request.decoding if ticket else greedy for ticket in busy])
+            return Drawn(*(array[layout.rows, layout.slots] for array in jax.device_get(drawn)))
 
     def _least_active(self, active: int) -> int:
         """Slots below which the block ends early."""
@@ -408,29 +320,19 @@ class Engine:
         waiting |= bool(self._queue) and self.limits.width == 1
         return active - max(1, active // _IDLE) + 1 if waiting else 1
 
-    def _history(self, active: list[tuple[int, int, _Sample]]) -> np.ndarray:
-        limits = self.limits
-        room = limits.prompt_buckets[-1] + limits.new_buckets[-1]
-        history = np.full((limits.rows, limits.width, room), -1, np.int32)
-        for row, slot, sample in active:
-            if sample.request.decoding.repetition_penalty != 1:
-                held = [*sample.request.prompt, *sample.tokens]
-                history[row, slot, : len(held)] = held
-        return history
-
-    def _read(self, active: list[tuple[int, int, _Sample]], drawn: Drawn) -> list[Completion]:
-        """Takes in what a block drew; ends, pauses and frees."""
+    def _read(self, active: list[tuple[int, int, Sample]], drawn: Drawn) -> list[Completion]:
+        """Takes in what a block drew, [active, …]; ends, pauses and frees."""
         finished = []
-        for row, slot, sample in active:
-            count = int(drawn.counts[row, slot])
+        for place, (row, slot, sample) in enumerate(active):
+            count = int(drawn.counts[place])
             forced = min(count, len(sample.forced))
             for _ in range(forced):
                 sample.forced.popleft()
             began = len(sample.tokens)
-            sample.tokens += drawn.tokens[row, slot, :count].tolist()
-            sample.logprobs += drawn.logprobs[row, slot, :count].tolist()
+            sample.tokens += drawn.tokens[place, :count].tolist()
+            sample.logprobs += drawn.logprobs[place, :count].tolist()
             sample.mask += [0] * forced + [1] * (count - forced)
-            reason = "stop" if drawn.stopped[row, slot] else None
+            reason = "stop" if drawn.stopped[place] else None
             if len(sample.tokens) >= sample.request.decoding.max_new_tokens:
                 reason = reason or "length"
             if forced and sample.is_told:
@@ -443,14 +345,14 @@ class Engine:
                 self._free(row, slot, sample)
         return finished
 
-    def _free(self, row: int, slot: int, sample: _Sample) -> None:
+    def _free(self, row: int, slot: int, sample: Sample) -> None:
         self._rows[row].slots[slot] = None
         sample.end()
         self._left[sample.request.id] -= 1
         if not self._left[sample.request.id]:
             del self._left[sample.request.id]
 
-    def _look_for_ends(self, sample: _Sample, new: int, reason: str | None) -> str | None:
+    def _look_for_ends(self, sample: Sample, new: int, reason: str | None) -> str | None:
         """Cuts the sample where its text ends or calls a tool; `new` is the first token not looked at before.
 
         Returns:
@@ -477,11 +379,11 @@ class Engine:
         return reason
 
     @staticmethod
-    def _cut(sample: _Sample, length: int) -> None:
+    def _cut(sample: Sample, length: int) -> None:
         """Forgets the tokens behind; their keys and values lie past the sample's length and are never read."""
         del sample.tokens[length:], sample.logprobs[length:], sample.mask[length:]
 
-    def _complete(self, sample: _Sample, reason: str | None) -> Completion:
+    def _complete(self, sample: Sample, reason: str | None) -> Completion:
         text = None
         if self._codec:
             stop = sample.request.stop if reason == "stop" else ()
@@ -495,8 +397,3 @@ class Engine:
             finish_reason=reason,
             text=text,
         )
-
-
-def _fitting(buckets: Sequence[int], length: int) -> int:
-    """The smallest bucket that holds so many."""
-    return next(bucket for bucket in buckets if bucket >= length)

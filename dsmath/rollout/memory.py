@@ -25,15 +25,21 @@ def token_bytes(config: ModelConfig, cache_dtype: str, tensor: int = 1) -> float
 def row_bytes(config: ModelConfig, limits: Limits, tensor: int = 1) -> float:
     """Bytes of a row of the engine on a device: its question once, and `width` samples of it.
 
-    Counted are the cache, the copy of its shorter part that a block of short samples works on (not where a kernel reads
-    what samples hold), and the logits with what is drawn from (three arrays of a number a word).
+    Counted are the cache, the copy of its shorter part that a block of short samples works on, or of its last samples
+    (neither where a kernel reads what samples hold), and the logits with what is drawn from (three arrays of a number a
+    word).
     """
     new, prompt = limits.new_buckets[-1], limits.prompt_buckets[-1]
     if not flash_decoding.serves(config, new, prompt):
-        new += limits.new_buckets[-2] if len(limits.new_buckets) > 1 else 0
-        prompt += limits.prompt_buckets[-2] if len(limits.prompt_buckets) > 1 else 0
+        new += _copied(limits.new_buckets)
+        prompt += _copied(limits.prompt_buckets)
     tokens = prompt + limits.width * new
     return tokens * token_bytes(config, limits.cache_dtype, tensor) + limits.width * 3 * 4 * config.vocab_size / tensor
+
+
+def _copied(buckets: tuple[int, ...]) -> int:
+    """Cells that a block's copy has at most: the last samples are half of all, see `blocks.lay_out`."""
+    return buckets[-2] if len(buckets) > 1 else -(-buckets[-1] // 2)
 
 
 def fit(

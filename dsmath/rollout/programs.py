@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,62 +14,13 @@ from dsmath.model.attention import Stored
 from dsmath.model.generation import Cache
 from dsmath.model.sharding import replicated
 from dsmath.model.transformer import Transformer
-from dsmath.rollout.decoding import Settings, draw
+from dsmath.rollout.blocks import Block, Drawn, Picked
+from dsmath.rollout.decoding import draw
 from dsmath.rollout.requests import Limits
 
 ROW_AXES = ("data", "fsdp", "sequence")  # rows need no exchange with each other: every axis but tensor shares them
-
-
-@struct.dataclass
-class Block:
-    """What the host says about the rows and slots before a block.
-
-    Attributes:
-      tokens: int32 [rows, width], what each slot reads first: its newest token, or the prompt's last one.
-      lengths: int32 [rows, width], tokens of the sample so far; its next token is number `lengths` of its stream.
-      limits: int32 [rows, width], most tokens of the sample.
-      active: bool [rows, width].
-      forced: int32 [rows, width, steps], tokens that take the place of drawn ones, the first `num_forced` of them.
-      num_forced: int32 [rows, width].
-      samples: uint32 [rows, width], number of the sample within its request.
-      prefix_lengths: int32 [rows], tokens of the prompt but its last.
-      streams: uint32 [rows], which random stream the row's request draws from.
-      stop_ids: int32 [rows, max_stop_ids], filled up with -1.
-      settings: how the rows' tokens are drawn.
-      history: int32 [rows, width, length], tokens that the repetition penalty is laid on, -1 elsewhere; None: no row
-        has a penalty.
-      least_active: int32, the block ends early when fewer slots are active: others wait for their places.
-    """
-
-    tokens: Array
-    lengths: Array
-    limits: Array
-    active: Array
-    forced: Array
-    num_forced: Array
-    samples: Array
-    prefix_lengths: Array
-    streams: Array
-    stop_ids: Array
-    settings: Settings
-    history: Array | None
-    least_active: Array
-
-
-class Drawn(NamedTuple):
-    """What a block drew.
-
-    Attributes:
-      tokens: int32 [rows, width, steps], valid up to `counts`.
-      logprobs: float32 [rows, width, steps].
-      counts: int32 [rows, width], tokens that each slot went on by.
-      stopped: bool [rows, width], whether the last of them is a stop id.
-    """
-
-    tokens: Array
-    logprobs: Array
-    counts: Array
-    stopped: Array
+_ROWS = PartitionSpec(ROW_AXES)
+_PREFIX, _SUFFIX = PartitionSpec(ROW_AXES, "tensor"), PartitionSpec(ROW_AXES, None, "tensor")  # heads over tensor
 
 
 class Programs:
@@ -84,7 +34,7 @@ class Programs:
 
     def __init__(self, model: Transformer, mesh: Mesh, limits: Limits):
         self._model, self._mesh, self._limits = model, mesh, limits
-        self.rows = NamedSharding(mesh, PartitionSpec(ROW_AXES))
+        self.rows = NamedSharding(mesh, _ROWS)
         self._cache = _cache_shardings(model, mesh, limits)
         create = functools.partial(
             generation.empty_cache,
@@ -153,12 +103,12 @@ def _cache_shardings(model: Transformer, mesh: Mesh, limits: Limits) -> Cache:
     """Rows over the row axes, heads over tensor."""
     scaled = limits.cache_dtype == "int8"
 
-    def stored(*leading: Any) -> Stored:
-        whole = NamedSharding(mesh, PartitionSpec(*leading, "tensor"))
+    def stored(spec: PartitionSpec) -> Stored:
+        whole = NamedSharding(mesh, spec)
         return Stored(whole, whole, whole if scaled else None, whole if scaled else None)
 
     layers = model.config.num_layers
-    return Cache(prefix=(stored(ROW_AXES),) * layers, suffix=(stored(ROW_AXES, None),) * layers)
+    return Cache(prefix=(stored(_PREFIX),) * layers, suffix=(stored(_SUFFIX),) * layers)
 
 
 def _decode_block(
@@ -166,6 +116,7 @@ def _decode_block(
     params: Any,
     cache: Cache,
     block: Block,
+    picked: Picked | None,
     key: Array,
     *,
     prefix_length: int,
@@ -178,6 +129,7 @@ def _decode_block(
       params: as `generation.unstack` gives them.
       cache: donated; slots that are not active keep what they hold.
       block: see `Block`.
+      picked: the slots that the block is about; None: all rows, as the cache holds them.
       key: root random key.
       prefix_length, suffix_length: cells that the block may need.
     """
@@ -186,9 +138,10 @@ def _decode_block(
     by_request = jax.vmap(jax.random.fold_in, (None, 0))(key, block.streams)
     keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(by_request, block.samples)
     settings = jax.tree.map(lambda leaf: jnp.repeat(leaf, width, axis=0), block.settings)
-    part = Cache(
-        *(_cut(whole, length) for whole, length in ((cache.prefix, prefix_length), (cache.suffix, suffix_length)))
-    )
+    if picked is None:
+        part = Cache(_cut(cache.prefix, prefix_length), _cut(cache.suffix, suffix_length))
+    else:
+        part = _pick(cache, picked, prefix_length)
     seen = None
     if block.history is not None:
         places = jnp.arange(rows)[:, None, None], jnp.arange(width)[None, :, None], block.history
@@ -229,7 +182,10 @@ def _decode_block(
     )
     start = (jnp.zeros((), jnp.int32), block.tokens, block.active, nothing, seen, part, drawn)
     *_, stopped, _, part, drawn = jax.lax.while_loop(goes_on, step, start)
-    suffix = tuple(_paste(whole, cut) for whole, cut in zip(cache.suffix, part.suffix, strict=True))
+    if picked is None:
+        suffix = tuple(_paste(whole, cut) for whole, cut in zip(cache.suffix, part.suffix, strict=True))
+    else:
+        suffix = _put_back(cache.suffix, part.suffix, picked)
     return cache.replace(suffix=suffix), drawn._replace(stopped=stopped)
 
 
@@ -249,6 +205,33 @@ def _paste(whole: Stored, cut: Stored) -> Stored:
         return cut
     put = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0,) * old.ndim)  # noqa: E731
     return jax.tree.map(put, whole, cut)
+
+
+def _pick(cache: Cache, picked: Picked, prefix_length: int) -> Cache:
+    """The picked slots as rows of width 1, their questions' first cells and all of their own."""
+
+    def on_device(prefix: Any, suffix: Any, picked: Picked) -> Cache:
+        rows, slots = picked
+        return Cache(
+            _cut(jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), prefix), prefix_length),
+            jax.tree.map(lambda leaf: leaf.at[rows, slots].get(mode="clip")[:, None], suffix),
+        )
+
+    specs = Cache(_PREFIX, _SUFFIX)
+    spread = jax.shard_map(on_device, in_specs=(_PREFIX, _SUFFIX, _ROWS), out_specs=specs, check_vma=False)
+    return spread(cache.prefix, cache.suffix, picked)
+
+
+def _put_back(whole: tuple[Stored, ...], part: tuple[Stored, ...], picked: Picked) -> tuple[Stored, ...]:
+    """Writes back what `_pick` took of the samples."""
+
+    def on_device(whole: Any, part: Any, picked: Picked) -> Any:
+        rows, slots = picked
+        put = lambda old, new: old.at[rows, slots].set(new[:, 0], mode="drop")  # noqa: E731
+        return jax.tree.map(put, whole, part)
+
+    spread = jax.shard_map(on_device, in_specs=(_SUFFIX, _SUFFIX, _ROWS), out_specs=_SUFFIX, check_vma=False)
+    return spread(whole, part, picked)
 
 
 class Scored(NamedTuple):

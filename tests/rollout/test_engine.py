@@ -231,6 +231,8 @@ def test_eos_ends_a_sample_and_a_sample_without_it_is_flagged(reference):
 def test_nothing_compiles_again_after_every_bucket_was_seen(engine_of, sample):
     changes = {"rows": 2, "width": 2, "new_buckets": (4, 8, 12)}
     sample(**changes)
+    for place in (0, 5):  # a short and a long prompt, whose only sample is picked out of the cache
+        sample([place], group_size=1, **changes)
     engine, _ = engine_of((("data", 1),), **changes)
     compiled = engine.programs.count_compiled()
     sample([3, 1, 4], group_size=5, **changes)
