@@ -111,7 +111,7 @@ def _make_step(
     config: ModelConfig, prompts: list[list[int]], decoding: Decoding, stop_ids: tuple[int, ...]
 ) -> tuple[Any, Samples, Callable[[], dict[str, Any]]]:
     """Our first parameters, on the host, samples that they drew, and our step: every call is the next one."""
-    mesh = make_mesh({})
+    mesh = make_mesh({"data": -1})
     model = Transformer(config)
     settings = dict(_OPTIMIZER, schedule="constant", warmup_steps=0, moments="float32")
     settings["peak_learning_rate"] = settings.pop("learning_rate")

@@ -123,7 +123,7 @@ def prepare(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
 def use_nano(model: ml_collections.ConfigDict | None = None) -> ModelConfig:
     """As `prepare`, without a peer."""
     jax.config.update("jax_platforms", "cpu")
-    use_cpu_devices(1)
+    use_cpu_devices(count_threads())  # a device a core
     fields = (model or pretrain.get_config("nano").model).to_dict()
     return ModelConfig.create({**fields, "vocab_size": tokenizer.get_config("nano").vocab_size})
 

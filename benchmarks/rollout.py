@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     del argv
     machine = timing.describe_machine("jax", "jaxlib", "flax")
     config = prepare()
-    mesh = make_mesh({})
+    mesh = make_mesh({"data": -1})
     model = Transformer(config)
     params = create_state(model, optax.identity(), mesh, seed=0).params
     stop_ids = tuple(range(_NUM_STOP_IDS.value))

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     del argv
     machine = timing.describe_machine("jax", "jaxlib", "flax")
     config = use_nano()
-    mesh = make_mesh({})
+    mesh = make_mesh({}, jax.devices()[:1])
     model = Transformer(config)
     params = create_state(model, optax.identity(), mesh, seed=0).params
     group, length, new = _GROUP_SIZE.value, _PROMPT_TOKENS.value, _NEW_TOKENS.value

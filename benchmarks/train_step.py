@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     config.optimizer.update({"schedule": "constant", "warmup_steps": 0})
     machine = timing.describe_machine("jax", "jaxlib", "flax", "optax")
     model_config = prepare(config.model)
-    mesh = make_mesh({})
+    mesh = make_mesh({"data": -1})
     model = Transformer(model_config)
     optimizer, _ = make_optimizer(config.optimizer, num_steps=_STEPS.value)
     state = create_state(model, optimizer, mesh, seed=0)

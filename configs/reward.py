@@ -47,7 +47,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
 
     # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
-    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
+    if nano:  # so small a model is whole on each device
+        c.mesh.update({"data": -1, "fsdp": 1})
+    c.num_cpu_devices = 2  # without an accelerator, the host counts as this many devices; one a core is fastest
 
     c.batch_size = 16 if nano else 32  # questions, with all their samples; ours
     c.microbatch_tokens = 0 if nano else 131072  # most tokens in work on a device; 0: all of a batch. Ours

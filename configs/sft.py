@@ -31,7 +31,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
 
     # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})
-    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
+    if preset == "nano":  # so small a model is whole on each device
+        c.mesh.update({"data": -1, "fsdp": 1})
+    c.num_cpu_devices = 2  # without an accelerator, the host counts as this many devices; one a core is fastest
 
     c.length = 128 if preset == "nano" else 4096  # §3: concatenated up to 4 K tokens
     c.packing_bins = 16  # ours: rows that are filled at a time, each solution into the first where it fits

@@ -13,7 +13,7 @@ def chain(presets: dict[str, str]) -> ml_collections.ConfigDict:
     c.seed = 0  # of every stage
     c.input = "embedded"  # the crawl: the documentation on this disk, or WARC files by a glob
     c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
-    c.num_cpu_devices = 1  # without an accelerator, the host counts as this many devices
+    c.num_cpu_devices = 2  # without an accelerator, the host counts as this many devices; one a core is fastest
     # How pretraining, SFT and RL are started where one process is not enough: flags of experiments.launch, such as
     # "--target=slurm --target.nodes=8". Empty: here, as one process.
     c.launch = ""
