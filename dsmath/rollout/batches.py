@@ -71,9 +71,9 @@ def _pack(completions: np.ndarray, lengths: np.ndarray, pad_id: int) -> dict[str
 
 def row_shape(group_size: int, max_new_tokens: int) -> tuple[int, int]:
     """The most rows that a group may need, and their width in tokens."""
-    width = max(max_new_tokens, min(MIN_WIDTH, group_size * max_new_tokens))
-    # A row is left for a new one only when it holds as many completions as always fit.
-    return -(-group_size // (width // max_new_tokens)), width
+    # As many of the longest completions as always fit: a row is left for a new one only when it holds so many.
+    fitting = min(-(-MIN_WIDTH // max_new_tokens), group_size)
+    return -(-group_size // fitting), fitting * max_new_tokens
 
 
 def _shelve(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ LENGTHS = np.array(
         [1, 1, 2, 1, 1, 1],
         [40, 40, 40, 39, 40, 40],
         [0, 0, 0, 0, 0, 0],
-        [25, 23, 13, 40, 3, 40],
+        [25, 23, 33, 40, 3, 40],
     ],
     np.int32,
 )
@@ -118,9 +118,9 @@ def _with_gradient(compute, model, params, batch, *arguments):
     return jax.device_get(jax.jit(jax.grad(total, has_aux=True))(params))
 
 
-@pytest.mark.parametrize("logits_chunk", [50, 128])
+@pytest.mark.parametrize("logits_chunk", [50, 160])
 def test_packed_completions_have_the_numbers_and_gradients_of_plain_passes(model, params, batch, plain, logits_chunk):
-    assert batch["rows"].shape == (5, 2, 128)
+    assert batch["rows"].shape == (5, 2, 160)
     assert 0 < batch["mask"].sum() < LENGTHS.sum()
     gradient, found = _with_gradient(_packed, model, params, batch, logits_chunk)
     assert plain[1].keys() == found.keys()
@@ -135,7 +135,7 @@ def test_rows_hold_every_completion_once_and_little_else():
     lengths = np.random.default_rng(3).integers(0, 41, (6, 16)).astype(np.int32)
     samples = _samples(lengths)
     batch = make_batch([[4]] * 6, samples, PAD)
-    assert batch["rows"].shape[2] == 128
+    assert batch["rows"].shape[2] == 160
     rows = batch["rows"].reshape(6, -1)
     for question, sample in np.ndindex(lengths.shape):
         length = lengths[question, sample]
@@ -143,22 +143,22 @@ def test_rows_hold_every_completion_once_and_little_else():
         np.testing.assert_array_equal(rows[question, places], samples.tokens[question, sample, :length])
         np.testing.assert_array_equal(batch["offsets"].reshape(6, -1)[question, places], np.arange(length))
         assert len(np.unique(batch["segments"].reshape(6, -1)[question, places])) <= 1
-        assert len(np.unique(places // 128)) <= 1
+        assert len(np.unique(places // 160)) <= 1
     assert (batch["segments"] > 0).sum() == lengths.sum()
     needed = (batch["segments"] > 0).any(axis=2).sum(axis=1)
-    assert (needed == np.ceil(lengths.sum(axis=1) / 128)).all()
+    assert (needed == np.ceil(lengths.sum(axis=1) / 160)).all()
     again = make_batch([[4]] * 6, samples, PAD)
     assert all((again[name] == batch[name]).all() for name in batch)
 
 
 def test_empty_completions_take_no_room():
     batch = make_batch([[4], [4]], _samples(np.zeros((2, 8), np.int32)), PAD)
-    assert batch["rows"].shape == (2, 1, 128)
+    assert batch["rows"].shape == (2, 1, 160)
     assert not batch["segments"].any()
 
 
 @pytest.mark.parametrize(
-    ("group", "longest", "shape"), [(16, 40, (6, 128)), (4, 8, (1, 32)), (64, 1024, (64, 1024)), (5, 60, (3, 128))]
+    ("group", "longest", "shape"), [(16, 40, (4, 160)), (4, 8, (1, 32)), (64, 1024, (64, 1024)), (5, 60, (2, 180))]
 )
 def test_full_completions_take_the_most_rows(group, longest, shape):
     assert row_shape(group, longest) == shape
@@ -209,7 +209,7 @@ def accumulated(model, batch, params):
 
 @pytest.mark.parametrize(
     ("max_tokens", "count"),
-    [pytest.param(272, 5, marks=pytest.mark.slow), (500, 3), pytest.param(1000, 2, marks=pytest.mark.slow)],
+    [pytest.param(336, 5, marks=pytest.mark.slow), (600, 3), pytest.param(1200, 2, marks=pytest.mark.slow)],
 )
 def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, max_tokens, count):
     _compare(accumulated, {"data": 1}, max_tokens, count, 1e-6)
@@ -219,7 +219,7 @@ def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, ma
     ("shape", "max_tokens", "count"),
     [
         ({"data": 2, "fsdp": 2, "tensor": 2}, 0, 1),
-        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 600, 2),
+        ({"fsdp": 2, "sequence": 2, "tensor": 2}, 700, 2),
         pytest.param({"sequence": 4, "tensor": 2}, 0, 1, marks=pytest.mark.slow),
         pytest.param({"data": 8}, 0, 1, marks=pytest.mark.slow),
     ],
@@ -241,18 +241,18 @@ def _compare(accumulated, shape, max_tokens, count, bound):
 
 
 def test_micro_batches_hold_whole_groups_within_the_limit_and_go_back_into_order(model, params, batch):
-    parts = split(batch, 500, 1)
+    parts = split(batch, 600, 1)
     assert [part["rows"].shape[:2] for part in parts] == [(1, 2), (1, 2), (3, 1)]
     for part in parts:
         questions, rows, _ = part["rows"].shape
-        assert questions * (rows * 128 + part["prompts"].shape[1]) <= 500
+        assert questions * (rows * 160 + part["prompts"].shape[1]) <= 600
         for name, array in part.items():
             for place, group in enumerate(part["groups"]):
                 if name != "groups" and group >= 0:
                     np.testing.assert_array_equal(
                         array[place], batch[name][group][:rows] if name in PACKED else batch[name][group]
                     )
-    compute = jax.jit(lambda batch: completion_logprobs(model, params, batch, 128)[0])
+    compute = jax.jit(lambda batch: completion_logprobs(model, params, batch, 160)[0])
     np.testing.assert_allclose(merge(parts, [compute(part) for part in parts]), compute(batch), atol=1e-6)
 
 
@@ -281,8 +281,8 @@ def test_many_steps_have_few_shapes():
 
 
 def test_a_limit_below_a_group_is_refused_with_the_least_that_works(batch):
-    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 271 .* at least 272, or 0"):
-        split(batch, 271, 2)
-    split(batch, 272, 2)
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 335 .* at least 336, or 0"):
+        split(batch, 335, 2)
+    split(batch, 336, 2)
     with pytest.raises(InputError, match=r"config\.microbatch_tokens: -1"):
         check_microbatch(-1, 4, 8, 16)
