@@ -1,5 +1,6 @@
 """What all tests share: eight fake devices, and the real data where it is present."""
 
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -11,14 +12,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["DO_NOT_TRACK"] = "true"
 # Eight devices on two busy cores may wait for each other longer than the 40 seconds after which XLA aborts.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600"
+XLA_FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+# Tests spend their time compiling, not computing: compile faster, and each program once.
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # 0.11 took the flag away
+    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitters: slower kernels in half of the time
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Tests spend their time compiling, not computing: compile faster, and each program once.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @pytest.fixture(scope="session")
