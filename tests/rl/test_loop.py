@@ -1,8 +1,10 @@
 """The parts of an RL step that touch the model: passes, the batch that is learned from, the update that it leads to."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -18,10 +20,12 @@ from dsmath.rl.rewards import Rewards
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
-from dsmath.train.state import create_state, make_accumulate, make_apply
+from dsmath.train.state import create_state, make_accumulate, make_apply, start_from
 
 PAD, EOS = 0, 2
 Q, G, L = 6, 4, 8
+_logprobs_pass, _values_pass, _apply = map(functools.cache, (loop.make_logprobs, loop.make_values, make_apply))
+_accumulates = {}  # by config: tests of the same one share what is compiled
 
 
 def _config(method: str = "grpo_os", **changes):
@@ -75,17 +79,18 @@ def _batch(run, config, stage=None):
     stage = stage or whole
     batch, figures = loop.make_step_batch(stage, prompts, config, _decode, PAD)
     if paradigm.uses_reference(config):
-        batch["ref_logprobs"] = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), params)
+        batch["ref_logprobs"] = loop.over(loop.cut(batch, 0, mesh), _logprobs_pass(model, mesh, 64), params)
     return batch, figures
 
 
 def _update(run, config, batch, microbatch_tokens=0):
-    mesh, model, optimizer, _, _, _ = run
-    state = create_state(model, optimizer, mesh, seed=0)
-    accumulate = make_accumulate(loop.make_loss(model, paradigm.make_objective(config), config), mesh)
-    state, metrics = loop.update(
-        state, loop.cut(batch, microbatch_tokens, mesh), accumulate, make_apply(optimizer, mesh)
-    )
+    mesh, model, optimizer, params, _, _ = run
+    state = start_from(params, model, optimizer, mesh, seed=0)
+    key = config.to_json()
+    if key not in _accumulates:
+        _accumulates[key] = make_accumulate(loop.make_loss(model, paradigm.make_objective(config), config), mesh)
+    parts = loop.cut(batch, microbatch_tokens, mesh)
+    state, metrics = loop.update(state, parts, _accumulates[key], _apply(optimizer, mesh))
     finished, histogram = loop.finish_metrics(metrics)
     return state, finished | {"gradient_coefficients": histogram}
 
@@ -118,7 +123,7 @@ def test_an_update_makes_good_outputs_likelier_and_bad_ones_less_likely(run):
     config = _config()
     batch, _ = _batch(run, config)
     state, _ = _update(run, config, batch)
-    after = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), state.params)
+    after = loop.over(loop.cut(batch, 0, mesh), _logprobs_pass(model, mesh, 64), state.params)
     change = ((after - batch["ref_logprobs"]) * batch["mask"]).sum(-1) / batch["mask"].sum(-1)
     good, bad = batch["advantages"][..., 0] > 0, batch["advantages"][..., 0] < 0
     assert good.sum() > 4
@@ -221,7 +226,7 @@ def test_rft_learns_from_right_samples_of_distinct_reasoning_and_counts_all(run)
 
 def _logprobs(run, batch):
     mesh, model, _, params, _, _ = run
-    return loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), params)
+    return loop.over(loop.cut(batch, 0, mesh), _logprobs_pass(model, mesh, 64), params)
 
 
 def test_dpo_starts_at_the_log_of_two_and_then_prefers_the_chosen(run):
@@ -236,16 +241,26 @@ def test_dpo_starts_at_the_log_of_two_and_then_prefers_the_chosen(run):
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_coefficient"], 0.05, rtol=1e-4)  # beta sigma(0)
     mesh, model = run[:2]
-    after = loop.over(loop.cut(batch, 0, mesh), loop.make_logprobs(model, mesh, 64), state.params)
+    after = loop.over(loop.cut(batch, 0, mesh), _logprobs_pass(model, mesh, 64), state.params)
     gain = ((after - batch["ref_logprobs"]) * batch["mask"]).sum(-1)
     paired = batch["mask"].sum(-1)[:, :2] > 0
     assert (gain[:, :2] - gain[:, 2:])[paired].mean() > 0
 
 
-@pytest.mark.parametrize("process", [False, True])
-def test_ppos_advantages_are_the_critics(run, process):
-    mesh, model, _, _, _, stage = run
+@pytest.fixture(scope="module")
+def critic(run):
+    """PPO's config, and a critic: the model, its optimizer, its first state, and what adds up its gradients."""
+    mesh, model = run[:2]
     config = _config("ppo", ppo={"whiten": False, "decay": 1.0}, beta=0.5)
+    critic, optimizer = ValueModel(headless(model.config)), optax.adam(0.01)
+    accumulate = make_accumulate(loop.make_value_loss(critic, config), mesh)
+    return config, critic, optimizer, create_state(critic, optimizer, mesh, seed=1), accumulate
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_ppos_advantages_are_the_critics(run, critic, process):
+    mesh, stage = run[0], run[5]
+    config, critic, optimizer, first, accumulate = critic
     if process:
         ends = np.stack([np.zeros((Q, G), np.int32), stage.samples.lengths - 1], axis=-1)
         steps = np.stack([np.full((Q, G), 0.25), stage.rewards.outputs], axis=-1).astype(np.float32)
@@ -254,10 +269,9 @@ def test_ppos_advantages_are_the_critics(run, process):
     stage = dataclasses.replace(stage, old_logprobs=old)
     batch, _ = _batch(run, config, stage)
     batch["ref_logprobs"] = batch["ref_logprobs"] - 0.1  # a divergence of 0.1 at every token
-    critic = ValueModel(headless(model.config))
-    params = create_state(critic, optax.sgd(0.1), mesh, seed=1).params
+    params = jax.tree.map(jnp.copy, first.params)
     params["params"]["head"]["weight"] = params["params"]["head"]["weight"] + 0.1
-    values = loop.over(loop.cut(batch, 0, mesh), loop.make_values(critic, mesh, "before"), params)
+    values = loop.over(loop.cut(batch, 0, mesh), _values_pass(critic, mesh, "before"), params)
     arrays, figures = loop.estimate_advantages(batch, stage, values, config)
     mask, lengths = batch["mask"], stage.samples.lengths
     after = lengths[..., None] - np.arange(L)  # tokens from here on
@@ -269,12 +283,10 @@ def test_ppos_advantages_are_the_critics(run, process):
     assert figures["explained_variance"] < 1
     np.testing.assert_allclose(figures["kl"], 0.1, atol=1e-3)
 
-    accumulate = make_accumulate(loop.make_value_loss(critic, config), mesh)
-    state = create_state(critic, optax.adam(0.01), mesh, seed=1)
-    losses = []
+    state, losses = jax.tree.map(jnp.copy, first), []
     for _ in range(5):
         parts = loop.cut(batch | arrays, 0, mesh)
-        state, metrics = loop.update(state, parts, accumulate, make_apply(optax.adam(0.01), mesh))
+        state, metrics = loop.update(state, parts, accumulate, _apply(optimizer, mesh))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
 
