@@ -67,10 +67,10 @@ def engine_of(model, params):
     }
 
     @functools.cache
-    def build(mesh=ONE, **changes):
-        mesh = mesh_of(tuple(mesh))
+    def build(mesh, **changes):
+        mesh = mesh_of(mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(model, mesh))
         engine = Engine(model, mesh, Limits(**(limits | changes)), pad_id=PAD, codec=Letters())
         return engine, jax.device_put(params, shardings)
 
-    return build
+    return lambda mesh=ONE, **changes: build(mesh, **changes)  # the cache tells a default from the same value given

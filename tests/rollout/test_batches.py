@@ -118,7 +118,7 @@ def _with_gradient(compute, model, params, batch, *arguments):
     return jax.device_get(jax.jit(jax.grad(total, has_aux=True))(params))
 
 
-@pytest.mark.parametrize("logits_chunk", [50, 160])
+@pytest.mark.parametrize("logits_chunk", [50, pytest.param(160, marks=pytest.mark.slow)])
 def test_packed_completions_have_the_numbers_and_gradients_of_plain_passes(model, params, batch, plain, logits_chunk):
     assert batch["rows"].shape == (5, 2, 160)
     assert 0 < batch["mask"].sum() < LENGTHS.sum()
@@ -209,7 +209,7 @@ def accumulated(model, batch, params):
 
 @pytest.mark.parametrize(
     ("max_tokens", "count"),
-    [pytest.param(336, 5, marks=pytest.mark.slow), (600, 3), pytest.param(1200, 2, marks=pytest.mark.slow)],
+    [pytest.param(336, 5, marks=pytest.mark.slow), pytest.param(600, 3, marks=pytest.mark.slow), (1200, 2)],
 )
 def test_any_split_gives_the_loss_and_the_gradients_of_the_whole(accumulated, max_tokens, count):
     _compare(accumulated, {"data": 1}, max_tokens, count, 1e-6)

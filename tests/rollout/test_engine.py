@@ -22,6 +22,7 @@ PROMPTS = [
 ]
 KEY = 7
 PLAIN = Decoding(1.0, 1.0, LIMIT)
+FEW = {"rows": 2, "width": 2, "new_buckets": (4, 8, 12)}
 MESHES = [(("data", 8),), (("data", 2), ("fsdp", 2), ("tensor", 2)), (("sequence", 2), ("data", 2))]
 
 
@@ -74,7 +75,7 @@ def test_a_sample_does_not_depend_on_the_order_and_number_of_requests(sample, re
 
 @pytest.mark.parametrize(
     "limits",
-    [{"rows": 1}, {"rows": 4, "width": 2}, {"rows": 3, "width": 1, "block_steps": 5}, {"new_buckets": (4, 8, 12)}],
+    [{"rows": 1}, {"rows": 4, "width": 2}, {"rows": 3, "width": 1, "block_steps": 5}, FEW],
     ids=str,
 )
 def test_a_sample_does_not_depend_on_rows_slots_and_blocks(sample, reference, limits):
@@ -128,7 +129,7 @@ def test_requests_of_any_decoding_mix(engine_of, sample):
         Decoding(1.5, 1.0, 1, min_p=0.2),
         Decoding(1.0, 1.0, LIMIT, repetition_penalty=2.0),
     ]
-    engine, params = engine_of(rows=3, width=2)
+    engine, params = engine_of(rows=4, width=2)
     requests = [Request(place, PROMPTS[place], 3, kind, (EOS,)) for place, kind in enumerate(kinds)]
     mixed = {(c.request_id, c.sample): c for c in engine.generate(params, requests, jax.random.key(KEY))}
     assert len(mixed) == 15
@@ -229,14 +230,13 @@ def test_eos_ends_a_sample_and_a_sample_without_it_is_flagged(reference):
 
 
 def test_nothing_compiles_again_after_every_bucket_was_seen(engine_of, sample):
-    changes = {"rows": 2, "width": 2, "new_buckets": (4, 8, 12)}
-    sample(**changes)
+    sample(**FEW)
     for place in (0, 5):  # a short and a long prompt, whose only sample is picked out of the cache
-        sample([place], group_size=1, **changes)
-    engine, _ = engine_of((("data", 1),), **changes)
+        sample([place], group_size=1, **FEW)
+    engine, _ = engine_of((("data", 1),), **FEW)
     compiled = engine.programs.count_compiled()
-    sample([3, 1, 4], group_size=5, **changes)
-    sample([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], group_size=1, decoding=Decoding(0.0, 1.0, 9), seed=1, **changes)
+    sample([3, 1, 4], group_size=5, **FEW)
+    sample([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], group_size=1, decoding=Decoding(0.0, 1.0, 9), seed=1, **FEW)
     assert engine.programs.count_compiled() == compiled
 
 
@@ -250,7 +250,7 @@ def test_prompt_buckets_that_the_sequence_axis_does_not_divide_are_refused(engin
 
 
 def test_a_request_may_begin_and_another_be_cancelled_while_others_run(engine_of, reference):
-    engine, params = engine_of(rows=2, width=2)
+    engine, params = engine_of(**FEW)
     engine.load(params, jax.random.key(KEY))
     for request in (0, 1, 2):
         engine.add(Request(request, PROMPTS[request], 3, PLAIN, (EOS,)))
