@@ -9,8 +9,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
-    "mine.pages_per_host": 30,
-    "mine.max_rounds": 2,
+    "mine.pages_per_host": 15,
+    "mine.positives": 300,
+    "mine.negatives": 300,
+    "mine.max_rounds": 1,
+    "mine.validation_folds": 2,
     "tokenizer.vocab_size": 700,
     "tokenizer.num_problems": 300,
     "evaluate.num_problems": 12,

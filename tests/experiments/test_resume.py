@@ -101,9 +101,9 @@ def pretrain(tmp_path_factory, environment, problems) -> tuple[dict[str, object]
         "corpora": {"mined": str(folder), "workbook": "embedded"},
         "weights": {"mined": 0.8, "workbook": 0.2},
         "num_embedded": 20,
-        "num_cpu_devices": 8,
+        "num_cpu_devices": 4,
         "mesh.data": 2,
-        "mesh.fsdp": 4,
+        "mesh.fsdp": 2,
         "model.num_layers": 2,
         "model.width": 32,
         "model.head_dim": 8,
@@ -141,15 +141,15 @@ def test_pretraining_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pret
 RL = {
     "problems": None,
     "num_problems": 0,
-    "num_cpu_devices": 8,
-    "mesh.data": 2,
+    "num_cpu_devices": 4,
+    "mesh.data": 1,
     "mesh.fsdp": 2,
     "mesh.tensor": 2,
     "num_groups": 4,
     "group_size": 4,
     "updates_per_rollout": 2,
     "decoding.max_new_tokens": 8,
-    "num_steps": 16,
+    "num_steps": 8,
     "save_every": 3,
     "samples_every": 1,
     "optimizer.peak_learning_rate": 0.003,
@@ -174,7 +174,7 @@ def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, pro
     overrides = RL | {"init_from": parent, "problems": problems} | changes
     _run(_command("rl", tmp_path / "unbroken", overrides), environment)
     records, result = _read(tmp_path / "unbroken")
-    assert [record["step"] for record in records] == list(range(1, 17))
+    assert [record["step"] for record in records] == list(range(1, 9))
     assert len({record["reward"] for record in records}) > 2  # right and wrong answers: something is learned
     assert unknown(name for record in records for name in record) == set()  # the legend tells of every figure
     if "kl" in records[0]:
@@ -182,10 +182,10 @@ def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, pro
 
     command = _command("rl", tmp_path / "killed", overrides)
     _run_and_kill(command, environment, tmp_path / "killed", 2)
-    _run_and_kill(command, environment, tmp_path / "killed", 9)
+    _run_and_kill(command, environment, tmp_path / "killed", 5)
     _run(command, environment)
     assert _read(tmp_path / "killed") == (records, result)
-    for name in ("histograms.jsonl", *(f"samples/{step:06}.parquet" for step in range(1, 17))):
+    for name in ("histograms.jsonl", *(f"samples/{step:06}.parquet" for step in range(1, 9))):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 
 
