@@ -99,7 +99,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Figures
     results = []
-    reward_model = models.read(config.reward_model, mesh, tokenizer) if config.reward_model else None
+    reward_model = models.read(config.reward_model, mesh, tokenizer, learns=False) if config.reward_model else None
     for task in asked:
         samples = tables.get((task.name, SAMPLES))
         figures = task.describe() | {"grader": config.grader} | scores.summarize(tables[task.name, GREEDY], samples)

@@ -110,8 +110,9 @@ def learn(config: Any, workdir: Any, tool: Tool | None) -> dict[str, Any]:
 
                 # A new iteration: the policy becomes the reference, the reward model learns from what it saw
                 if is_new_iteration(step, config):
-                    state = state.replace(reference=params if policy.merge else run_state.copy(params))
-                    policy.forget_parent()
+                    if paradigm.uses_reference(config):
+                        state = state.replace(reference=policy.freeze(params))
+                        policy.forget_parent()
                     if judge.model:
                         length = config.num_steps // config.iterations
                         label = policy.make_labeller(params, judge.num_completions) if judge.needs_steps else None
@@ -136,7 +137,7 @@ def learn(config: Any, workdir: Any, tool: Tool | None) -> dict[str, Any]:
                 cursor = stage.cursor
                 figures |= stage.figures | {"off_policy_depth": updated - stage.version}
                 if step < config.num_steps:
-                    ahead.go_on(functools.partial(run_state.copy, params), cursor, updated)
+                    ahead.go_on(functools.partial(policy.freeze, params), cursor, updated)
                 if config.iterations > 1 and judge.model:
                     replay.keep(workdir, step, stage)
 
@@ -146,10 +147,11 @@ def learn(config: Any, workdir: Any, tool: Tool | None) -> dict[str, Any]:
                     stage, explorer.asked(stage), config, tokenizer.decode, tokenizer.pad_id
                 )
                 figures |= more
-                if paradigm.uses_reference(config):
+                if paradigm.uses_reference(config) or critic:
                     parts = loop.cut(batch, config.microbatch_tokens, mesh)
-                    reference = policy.parent if state.reference is None else state.reference
-                    batch["ref_logprobs"] = policy.logprobs(reference, parts)
+                    if paradigm.uses_reference(config):
+                        reference = policy.parent if state.reference is None else state.reference
+                        batch["ref_logprobs"] = policy.logprobs(reference, parts)
                     if critic:
                         values = critic.values(state.critic, parts)
                         arrays, more = loop.estimate_advantages(batch, stage, values, config)
@@ -217,14 +219,15 @@ def begin(
     else:
         # In the first iteration the reference and the reward model are the parents, which no checkpoint holds.
         changed = checkpointer.latest_step > config.num_steps // config.iterations * config.updates_per_rollout
+        renewed = changed and paradigm.uses_reference(config)
         abstract = RunState(
             policy.abstract,
-            reference=policy.abstract_params if changed else None,
+            reference=policy.abstract_frozen if renewed else None,
             critic=critic and critic.abstract,
             reward_model=abstract_like(judge.model.params) if changed and judge.model else None,
         )
         state, data = run_state.restore(checkpointer, abstract)
-        if changed:
+        if renewed:
             policy.forget_parent()
         if state.reward_model is not None:
             judge.replace_params(state.reward_model)

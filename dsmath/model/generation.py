@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from dsmath.model import attention
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
+from dsmath.model.precision import cast_matrices
 from dsmath.model.sharding import constrain
 from dsmath.model.transformer import Block, Transformer, rematerialize
 
@@ -57,7 +58,7 @@ def empty_cache(
 def unstack(params: Any, config: ModelConfig, joined: bool = False) -> Any:
     """Parameters as generation reads them: a tuple of layers, matrices in the computation's dtype.
 
-    Norms and adapters keep their dtype, as in training: the forward pass uses them in float32.
+    Norms and adapters keep their dtype; see `cast_matrices`.
 
     Args:
       params: as in training, layers stacked.
@@ -66,11 +67,7 @@ def unstack(params: Any, config: ModelConfig, joined: bool = False) -> Any:
         a decode step a GPU makes one large product faster than three small ones.
     """
 
-    def cast(path, leaf: Array) -> Array:
-        name = path[-1].key
-        return leaf if name == "scale" or "_lora_" in name else leaf.astype(config.dtype)
-
-    params = jax.tree_util.tree_map_with_path(cast, params)["params"]
+    params = cast_matrices(params, config)["params"]
     layers = (jax.tree.map(lambda leaf, n=layer: leaf[n], params["blocks"]) for layer in range(config.num_layers))
     layers = tuple(_join(layer) if joined else layer for layer in layers)
     return {"params": {name: leaf for name, leaf in params.items() if name != "blocks"}, "blocks": layers}

@@ -24,7 +24,7 @@ class ProgramPlan:
 
     Attributes:
       name: what it is for: "update", and in reinforcement learning "gather" (of the parameters for the rollout),
-        "sample" (a block of decode steps) and "score" too.
+        "sample" (a block of decode steps), "score" and "reference" (their log-probabilities of the samples) too.
       times: how often a step runs it.
       memory: bytes by kind beside the state's, while it runs.
       model_flops: operations that one run asks for, by formula, over all devices.

@@ -1,6 +1,7 @@
 """The programs of a step of reinforcement learning, for every method."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from dsmath.model.config import ModelConfig
 from dsmath.model.heads import ValueModel, headless
+from dsmath.model.precision import cast_matrices
 from dsmath.model.transformer import Transformer
 from dsmath.plan import flops
 from dsmath.plan.sampling import sampling
@@ -88,29 +90,36 @@ def reinforcement(
     paradigm.check(config)
     if prompt_length < 1:
         raise InputError(f"--prompt_length: {prompt_length} must be at least 1")
+    values = ValueModel(headless(model_config))  # of a reward model and a critic: neither has adapters
     if config.lora_rank:
         model_config = lora.frozen_config(model_config)
     prompt_length = math.ceil(prompt_length / PREFIX_BUCKET) * PREFIX_BUCKET
     model, micro = Transformer(model_config), _cut(config, mesh, prompt_length)
     optimizer = _optimizer(config, config.optimizer.peak_learning_rate)
     state, whole = abstract_state(model, optimizer, mesh, config.lora_rank), abstract_params(model, mesh)
-    frozen = whole if paradigm.uses_parent(config) else None
+    frozen = cast_matrices(whole, model_config) if paradigm.uses_parent(config) else None
     batch = micro.arrays(mesh, *_arrays(config))
     works, beside = {}, {}
+    renews = config.iterations > 1 and paradigm.uses_reference(config)
+    if renews and (config.lora_rank or config.source == "sft_model"):
+        beside["renewed reference"] = frozen  # the parent stays: it is the adapters' base, or the source
 
     # Adapters are merged into parameters for the rollout and the scores: a copy of all of them.
     merged = {"merged parameters": device_bytes(whole)} if config.lora_rank else {}
     if config.source != "sft_data":
-        for name, work in sampling(config, model, mesh, prompt_length, whole).items():
+        source = frozen if config.source == "sft_model" else whole
+        for name, work in sampling(config, model, mesh, prompt_length, source).items():
             works[name] = dataclasses.replace(work, held={**work.held, **merged})
-    scored = paradigm.uses_reference(config) + paradigm.uses_old_logprobs(config)
-    if scored:
-        logprobs, times = loop.make_logprobs(model, mesh, config.logits_chunk), scored * micro.number
-        forward = micro.forward(model_config)
-        works["score"] = Work(lambda: logprobs.lower(whole, batch), batch, forward, 1, times=times, held=merged)
-    values = ValueModel(headless(model_config))
+    logprobs, forward = loop.make_logprobs(model, mesh, config.logits_chunk), micro.forward(model_config)
+    scored = [("score", whole, merged)] if paradigm.uses_old_logprobs(config) else []
+    scored += [("reference", frozen, {})] if paradigm.uses_reference(config) else []
+    for name, params, held in scored:
+        lower = functools.partial(logprobs.lower, params, batch)
+        works[name] = Work(lower, batch, forward, 1, times=micro.number, held=held)
     if config.reward in paradigm.LEARNED:
-        beside["reward model"] = abstract_params(values, mesh)
+        reward_model = abstract_params(values, mesh)
+        learns = config.iterations > 1  # between two of them
+        beside["reward model"] = reward_model if learns else cast_matrices(reward_model, values.config)
         works["reward"] = _pass(values, beside["reward model"], batch, mesh, micro, "token")
     loss_function = loop.make_loss(model, paradigm.make_objective(config), config)
     base, passes = (whole, 2) if config.lora_rank else (None, 3)
@@ -154,7 +163,7 @@ def _arrays(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], tuple[s
     """What a batch holds besides `make_batch`'s arrays: by token and by sample."""
     if config.coefficient in ("sft", "rft"):
         return (), ("weights", "counted")
-    by_token = ["ref_logprobs"]
+    by_token = ["ref_logprobs"] * paradigm.uses_reference(config)
     if config.coefficient in ("ppo", "grpo"):
         by_token += ["rollout_logprobs", "advantages"] + ["old_logprobs"] * paradigm.uses_old_logprobs(config)
     if config.coefficient == "ppo":

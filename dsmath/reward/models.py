@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.heads import ValueModel, headless
+from dsmath.model.precision import cast_matrices
 from dsmath.model.sharding import batch_sharding
 from dsmath.model.transformer import Transformer
 from dsmath.reward import losses
@@ -66,7 +67,12 @@ def write_kind(workdir: str | os.PathLike, kind: str, loss: str) -> None:
 
 
 def read(
-    workdir: str | os.PathLike, mesh: Mesh, tokenizer: Tokenizer, field: str = "config.reward_model"
+    workdir: str | os.PathLike,
+    mesh: Mesh,
+    tokenizer: Tokenizer,
+    field: str = "config.reward_model",
+    *,
+    learns: bool,
 ) -> RewardModel:
     """The reward model of a workdir.
 
@@ -75,6 +81,7 @@ def read(
       mesh: its parameters are laid onto.
       tokenizer: of the model whose solutions are to be scored: they are read token by token.
       field: the config's field that names the workdir.
+      learns: whether it is to learn further; else it is read in no more digits than it scores by.
     Raises:
       InputError: no reward model, or one with another tokenizer.
     """
@@ -86,7 +93,9 @@ def read(
     found = read_json(to_path(workdir) / FILE)
     check_kind(found.get("kind"), found.get("loss"), f"{to_path(workdir) / FILE}: ")
     model = ValueModel(read_model(workdir, field))
-    return RewardModel(found["kind"], found["loss"], model, read_params(workdir, abstract_params(model, mesh), field))
+    abstract = abstract_params(model, mesh)
+    abstract = abstract if learns else cast_matrices(abstract, model.config)
+    return RewardModel(found["kind"], found["loss"], model, read_params(workdir, abstract, field))
 
 
 def check_tokenizer(workdir: str | os.PathLike, tokenizer: Tokenizer, field: str) -> None:

@@ -49,7 +49,7 @@ class Critic:
           InputError: another tokenizer than the policy's.
         """
         if (to_path(self._source) / models.FILE).exists():
-            params = models.read(self._source, self._mesh, self._tokenizer, self._field).params
+            params = models.read(self._source, self._mesh, self._tokenizer, self._field, learns=True).params
         else:
             models.check_tokenizer(self._source, self._tokenizer, self._field)
             params = models.base_params(self._source, self._mesh)

@@ -25,7 +25,7 @@ class Judge:
     """Rewards samples as a config says; the parameters of its reward model may be changed.
 
     Args:
-      config: reward, reward_model, reward_weights, microbatch_tokens.
+      config: reward, reward_model, reward_weights, iterations, microbatch_tokens.
       mesh: of the run.
       tokenizer: the policy's.
     Raises:
@@ -36,7 +36,8 @@ class Judge:
         self._config, self._mesh, self._tokenizer = config, mesh, tokenizer
         self.model: models.RewardModel | None = None
         if config.reward_model:
-            self.model = models.read(config.reward_model, mesh, tokenizer)
+            learns = config.iterations > 1  # between two of them
+            self.model = models.read(config.reward_model, mesh, tokenizer, learns=learns)
             wanted = _KINDS.get(config.reward, self.model.kind)
             if self.model.kind != wanted:
                 raise InputError(

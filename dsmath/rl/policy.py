@@ -12,9 +12,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from dsmath.data.tokenizer import Tokenizer
+from dsmath.model.precision import cast_matrices
 from dsmath.model.transformer import Transformer
 from dsmath.reward import shepherd
 from dsmath.rl import loop, paradigm
+from dsmath.rl import state as run_state
 from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
@@ -73,7 +75,8 @@ class Policy:
         self._optimizer = self.guard.wrap(optimizer)
         self.abstract = abstract_state(self._model, self._optimizer, mesh, config.lora_rank)
         self.abstract_params = abstract_params(self._model, mesh)
-        self.parent = read_params(config.init_from, self.abstract_params) if paradigm.uses_parent(config) else None
+        self.abstract_frozen = cast_matrices(self.abstract_params, self.config)
+        self.parent = read_params(config.init_from, self.abstract_frozen) if paradigm.uses_parent(config) else None
         self.merge = None
         if config.lora_rank:
             shardings = jax.tree.map(lambda leaf: leaf.sharding, self.parent)
@@ -111,12 +114,16 @@ class Policy:
         config = self._config
         if config.lora_rank:
             return create_state(self._model, self._optimizer, self._mesh, config.seed, config.lora_rank)
-        parent = self.parent or read_params(config.init_from, self.abstract_params)
+        parent = read_params(config.init_from, self.abstract_params)  # what learns needs all digits
         return start_from(parent, self._model, self._optimizer, self._mesh, config.seed)
 
     def params(self, state: TrainState) -> Any:
         """The whole parameters as they stand; an update gives their memory away."""
         return self.merge(state.params) if self.merge else state.params
+
+    def freeze(self, params: Any) -> Any:
+        """Whole parameters that outlive the update, in the dtypes of the parent's."""
+        return params if self.merge else run_state.freeze(params, self.config)
 
     def sample(self, params: Any, prompts: Sequence[Sequence[int]], requests: np.ndarray, key: Array) -> Samples:
         """A group for each prompt; `requests` name the random streams."""

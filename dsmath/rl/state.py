@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from dsmath.model.config import ModelConfig
+from dsmath.model.precision import cast_matrices
 from dsmath.train.checkpoint import Checkpointer
 from dsmath.train.state import TrainState
 
@@ -17,7 +19,7 @@ class RunState:
 
     Attributes:
       policy: the training state.
-      reference: parameters; None while it is the parent, which no checkpoint needs to hold.
+      reference: parameters, as `freeze` gives them; None while it is the parent, which no checkpoint needs to hold.
       critic: PPO's; None elsewhere.
       reward_model: its parameters, since it first went on learning; None before, and elsewhere.
     """
@@ -45,9 +47,10 @@ def restore(checkpointer: Checkpointer, abstract: RunState) -> tuple[RunState, A
     return RunState(policy, **states), data
 
 
-def copy(params: Any) -> Any:
-    """Parameters of their own memory, which no update gives away."""
-    return jax.tree.map(jnp.copy, params)
+def freeze(params: Any, config: ModelConfig) -> Any:
+    """Parameters as they are now, in memory of their own, which no update gives away; see `cast_matrices`."""
+    cast = cast_matrices(params, config)
+    return jax.tree.map(lambda new, old: jnp.copy(new) if new.dtype == old.dtype else new, cast, params)
 
 
 def _beside(state: RunState) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_reinforcement_counts_the_cache_the_reference_and_all_its_programs(reinf
     shape = {"data": 2, "fsdp": 2, "tensor": 2}
     model = dataclasses.replace(model, num_layers=1)
     found = plan(reinforcement(), shape, model=model, prompt_length=10)
-    assert [program.name for program in found.programs] == ["gather", "sample", "score", "update", "update: apply"]
+    assert [program.name for program in found.programs] == ["gather", "sample", "reference", "update", "update: apply"]
     assert found.tokens == 8 * 8 * 8
     assert found.resident["frozen parameters"] == found.resident["parameters"]
     sample, update, apply = (found.programs[place] for place in (1, 3, 4))
@@ -175,7 +175,7 @@ def test_micro_batches_and_updates_are_counted(reinforcement, model):
         reinforcement(**changes), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10
     )
     times = {name: work.times for name, work in stage.works.items() if name != "sample"}
-    assert times == {"gather": 1, "score": 2 * 2, "update": 2 * 2, "update: apply": 2}
+    assert times == {"gather": 1, "score": 2, "reference": 2, "update": 2 * 2, "update: apply": 2}
     assert stage.works["update"].batch["rows"].shape == (4, 1, 64)
     with pytest.raises(InputError, match=r"config\.microbatch_tokens: 79 cannot hold a group .* at least 80"):
         make_stage(
@@ -196,7 +196,8 @@ def test_ppo_holds_a_critic_beside_what_grpo_holds(reinforcement, model):
     assert ppo.resident["critic's optimizer"] >= 2 * ppo.resident["critic"]
     assert ppo.resident["critic"] == ppo.resident["reward model"] < ppo.resident["parameters"]  # no output matrix
     names = [program.name for program in ppo.programs]
-    assert names[2:] == ["score", "reward", "update", "update: apply", "value", "critic update", "critic update: apply"]
+    assert names[2:5] == ["score", "reference", "reward"]
+    assert names[5:] == ["update", "update: apply", "value", "critic update", "critic update: apply"]
     assert ppo.bytes > grpo.bytes
 
 
@@ -208,7 +209,7 @@ def test_every_method_has_its_programs(reinforcement, model, method):
     stage = make_stage(
         reinforcement(**changes, **size), model, make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), prompt_length=10
     )
-    programs = {"sft": [], "rft": ["gather", "sample"], "dpo": ["gather", "sample", "score"]}[method]
+    programs = {"sft": [], "rft": ["gather", "sample"], "dpo": ["gather", "sample", "reference"]}[method]
     assert list(stage.works) == [*programs, "update", "update: apply"]
     assert (stage.frozen is None) == (method == "sft")
 
@@ -221,6 +222,23 @@ def test_adapters_learn_beside_parameters_that_stay(reinforcement, model):
     assert device_bytes(adapted.state.opt_state) < device_bytes(whole.state.opt_state) / 2
     assert adapted.works["sample"].held["merged parameters"] == device_bytes(adapted.frozen)
     assert (whole.works["update"].passes, adapted.works["update"].passes) == (3, 2)
+
+
+def test_what_does_not_learn_is_counted_in_the_digits_that_it_computes_with(reinforcement, model):
+    mesh, narrow = make_mesh({"data": 2, "fsdp": 2, "tensor": 2}), dataclasses.replace(model, dtype="bfloat16")
+
+    def stage(**changes):
+        return make_stage(reinforcement(reward="outcome_model", **changes), narrow, mesh, prompt_length=1)
+
+    once, again, adapted = stage(), stage(iterations=2), stage(iterations=2, lora_rank=2)
+    learned = device_bytes(once.state.params)
+    norms = 4 * (2 * model.num_layers + 1) * model.width  # on every device, in float32
+    assert device_bytes(once.frozen) == (learned - norms) / 2 + norms
+    scored = device_bytes(again.beside["reward model"])  # it learns between the iterations
+    assert device_bytes(once.beside["reward model"]) == (scored - norms) / 2 + norms
+    # The policy that becomes the reference takes the parent's place, but where adapters stand on that.
+    assert "renewed reference" not in again.beside
+    assert device_bytes(adapted.beside["renewed reference"]) == device_bytes(adapted.frozen)
 
 
 def test_a_link_beyond_the_host_is_slower_and_bounds_the_step():

@@ -131,17 +131,17 @@ def test_a_reward_model_learns_and_can_go_on_with_replay(solver):
 def test_what_is_no_reward_model_or_reads_other_tokens_is_refused(solver, checkpoint, start, tmp_path):
     mesh, tokenizer = _mesh(data=1), Tokenizer.load(solver)
     with pytest.raises(InputError, match=r"config\.reward_model=.*no reward_model\.json there"):
-        models.read(solver, mesh, tokenizer)
+        models.read(solver, mesh, tokenizer, learns=False)
     model, params = start
     tokenizer.save(tmp_path)
     models.write_kind(tmp_path, "process", "sigmoid")
     with Checkpointer(tmp_path, model.config, save_every=1, keep_last=1) as checkpointer:
         checkpointer.save(start_from(params, model, optax.identity(), mesh, seed=0), {}, loss=1.0)
-    found = models.read(tmp_path, mesh, tokenizer)
+    found = models.read(tmp_path, mesh, tokenizer, learns=True)
     assert (found.kind, found.loss) == ("process", "sigmoid")
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     with pytest.raises(InputError, match=r"config\.reward_model=.*tokenizer is not that of"):
-        models.read(tmp_path, mesh, Tokenizer.load(checkpoint))
+        models.read(tmp_path, mesh, Tokenizer.load(checkpoint), learns=True)
     models.write_kind(tmp_path, "process", "pairwise")
     with pytest.raises(InputError, match=r"reward_model\.json: loss: 'pairwise' is none of sigmoid"):
-        models.read(tmp_path, mesh, tokenizer)
+        models.read(tmp_path, mesh, tokenizer, learns=True)
