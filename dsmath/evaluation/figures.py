@@ -109,7 +109,7 @@ def draw_report(chain: Any) -> dict[str, Markup]:
 
 
 def draw_story(chain: Any) -> bytes:
-    """A chain's story as one PNG of up to six panels: rounds, losses, reward, KL, maj@k, pass@k.
+    """A chain's story as one PNG of up to six panels: rounds, losses, reward, KL if there is one, maj@k, pass@k.
 
     Args:
       chain: a `report.Chain`.
@@ -123,7 +123,7 @@ def draw_story(chain: Any) -> bytes:
     if losses:
         panels.append(("Training: loss", partial(plot_curves, curves=losses, unit="loss, nats a token")))
     for stage, field, title, unit, drawing in _CURVES:
-        if field in ("reward", "kl") and stage in records:
+        if field in ("reward", "kl") and field in records.get(stage, [{}])[0]:
             curve = ("", "after", *_curve(records[stage], field))
             panels.append((f"GRPO: {title}", partial(plot_curves, curves=[curve], unit=unit, drawing=drawing)))
     for name, lines, options in _at_k({stage: found.result for stage, found in chain.evaluations.items()}):

@@ -30,7 +30,7 @@ from dsmath.runs.workdir import CONFIG, LINEAGE, RESULT, fingerprint, read_json,
 REPORT, SUMMARY = "report.html", "summary.json"
 STAGES = ("mine", "tokenizer", "pretrain", "sft", "evaluate_sft", "rl", "evaluate_rl")
 # What a record of each training stage must hold; the first is the stage's headline.
-_TRAINING = {"pretrain": ("loss",), "sft": ("loss",), "rl": ("reward", "kl", "entropy", "length", "truncated")}
+_TRAINING = {"pretrain": ("loss",), "sft": ("loss",), "rl": ("reward", "entropy", "length", "truncated")}
 _TUNED = {"sft": "SFT", "rl": "RL"}
 _GREEDY = ("question", "gold", "language", "completion", "answer", "correct")
 # How many questions are shown for each outcome: (right after SFT, right after RL), or the only evaluation's.

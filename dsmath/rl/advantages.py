@@ -59,7 +59,8 @@ def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Arr
 
     Args:
       scores: float32 [outputs], of the reward.
-      logprobs, ref_logprobs: float32 [outputs, length], of the policy that sampled and of the reference.
+      logprobs, ref_logprobs: float32 [outputs, length], of the policy that sampled and of the reference; the latter
+        None where there is none.
       mask: float32 [outputs, length], 1 on the tokens that the policy chose.
       beta: weight of the divergence.
     Returns:
@@ -68,7 +69,8 @@ def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Arr
     """
     places = jnp.arange(mask.shape[1])
     is_last = places == jnp.where(mask > 0, places, -1).max(axis=1, keepdims=True)
-    return (scores[:, None] * is_last - beta * (logprobs - ref_logprobs)) * mask
+    penalty = 0.0 if ref_logprobs is None else beta * (logprobs - ref_logprobs)
+    return (scores[:, None] * is_last - penalty) * mask
 
 
 def gae(rewards: Array, values: Array, mask: Array, *, discount: float, decay: float) -> tuple[Array, Array]:

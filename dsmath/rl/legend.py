@@ -70,7 +70,8 @@ LEGEND = {
         "for GRPO and PPO no measure of progress: near 0 at the first update after a rollout by construction",
     ),
     "kl": Entry(
-        "divergence of the policy from the reference by the configured estimator, nats a token",
+        "divergence of the policy from the reference by the configured estimator, nats a token; with config.beta=0 "
+        "there is no reference, and no such figure",
         "0 at the first step, then a slow rise; k3 is never negative. A jump means that the policy has run away",
     ),
     "entropy": Entry(
@@ -115,7 +116,8 @@ LEGEND = {
     "rollout_seconds": Entry("of sampling", "the largest part; falls as samples become shorter"),
     "reward_seconds": Entry("of grading, by rule or by a reward model", "small by rule"),
     "reference_seconds": Entry(
-        "of the log-probabilities of the reference and of the old policy", "about a third of update_seconds"
+        "of the log-probabilities of the reference and of the old policy, where these are used",
+        "about a third of update_seconds for each; near 0 without both",
     ),
     "update_seconds": Entry("of all updates of the step", "steady"),
 }

@@ -210,7 +210,7 @@ def estimate_advantages(
     """PPO's advantages and returns, by a critic.
 
     Args:
-      batch: with `mask`, `old_logprobs` and `ref_logprobs`.
+      batch: with `mask`, `old_logprobs` and, where there is a reference, `ref_logprobs`.
       stage: for its rewards; those of steps fall to the steps' last tokens, that of an output to its last one.
       values: float32 [questions, group_size, max_new_tokens], the critic's at the policy that sampled.
       config: beta, ppo.
@@ -219,9 +219,8 @@ def estimate_advantages(
     Source: DeepSeekMath §4.1.1, eq. 1 and 2.
     """
     shape = values.shape
-    mask, old, ref, values = (
-        x.reshape(-1, shape[2]) for x in (batch["mask"], batch["old_logprobs"], batch["ref_logprobs"], values)
-    )
+    mask, old, values = (x.reshape(-1, shape[2]) for x in (batch["mask"], batch["old_logprobs"], values))
+    ref = batch["ref_logprobs"].reshape(-1, shape[2]) if "ref_logprobs" in batch else None
     rewards = stage.rewards
     scores = rewards.outputs.reshape(-1) if rewards.steps is None else np.zeros(len(mask), np.float32)
     by_token = advantages.shape_rewards(scores, old, ref, mask, config.beta)
@@ -230,15 +229,16 @@ def estimate_advantages(
     found, returns = advantages.gae(by_token, values, mask, discount=config.ppo.discount, decay=config.ppo.decay)
     if config.ppo.whiten:
         found = advantages.whiten(found, mask)
-    lengths = np.maximum(mask.sum(axis=1), 1.0)
-    divergence = (((old - ref) * mask).sum(axis=1) / lengths)[mask.any(axis=1)]
     explained = 1.0 - _variance(returns - values, mask) / max(_variance(returns, mask), 1e-8)
     arrays = {"advantages": found, "returns": returns, "old_values": values}
     figures = {
         "explained_variance": float(explained),
         "value": float((values * mask).sum() / max(mask.sum(), 1)),
-        "kl": float(divergence.mean()) if len(divergence) else 0.0,
     }
+    if ref is not None:
+        lengths = np.maximum(mask.sum(axis=1), 1.0)
+        divergence = (((old - ref) * mask).sum(axis=1) / lengths)[mask.any(axis=1)]
+        figures["kl"] = float(divergence.mean()) if len(divergence) else 0.0
     return {name: np.asarray(array, np.float32).reshape(shape) for name, array in arrays.items()}, figures
 
 

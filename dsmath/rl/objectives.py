@@ -62,7 +62,7 @@ def average(x: Array, mask: Array, aggregation: str, max_length: int | None = No
 def grpo(
     logprobs: Array,
     old_logprobs: Array | None,
-    ref_logprobs: Array,
+    ref_logprobs: Array | None,
     advantages: Array,
     mask: Array,
     *,
@@ -85,7 +85,7 @@ def grpo(
       logprobs: float32 [..., length], of the policy that learns.
       old_logprobs: float32 [..., length] of the policy that sampled; None where it is the same policy (one
         update an exploration stage), so that the ratio is 1 and only its gradient counts.
-      ref_logprobs: float32 [..., length], of the reference.
+      ref_logprobs: float32 [..., length], of the reference; None where there is none, and no KL term.
       advantages: float32 [..., length].
       mask: float32 [..., length], 1 on the tokens of the output.
       clip_eps: the ratio is clipped to 1 ± this.
@@ -103,20 +103,22 @@ def grpo(
         maximised (Mnih et al. 2016), averaged as the tokens are.
     Returns:
       the sum over outputs, and sums of metrics whose common denominator is the number of outputs that hold a
-      token (of tokens, where these count alike): `kl`, `clip_fraction` (0 by construction at the first update) and
-      `denominator`.
+      token (of tokens, where these count alike): `kl` where there is a reference, `clip_fraction` (0 by construction
+      at the first update) and `denominator`.
     Source: DeepSeekMath §4.1.1, eq. 3.
     """
     # What stands after the end of an output is trained by nobody: its exponentials may overflow, and 0 * inf is NaN.
-    logprobs, ref_logprobs = (jnp.where(mask > 0, x, 0.0) for x in (logprobs, ref_logprobs))
+    logprobs = jnp.where(mask > 0, logprobs, 0.0)
     old_logprobs = stop_gradient(logprobs) if old_logprobs is None else jnp.where(mask > 0, old_logprobs, 0.0)
     log_ratio = logprobs - old_logprobs
     if sequence_ratio:
         lengths = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1.0)
         log_ratio = jnp.broadcast_to((log_ratio * mask).sum(axis=-1, keepdims=True) / lengths, mask.shape)
     ratio = jnp.exp(log_ratio)
-    divergence = KL[kl](logprobs, ref_logprobs)
-    kl_term = beta * (ratio * divergence if unbiased_kl else divergence)
+    divergence, kl_term = None, 0.0
+    if ref_logprobs is not None:
+        divergence = KL[kl](logprobs, jnp.where(mask > 0, ref_logprobs, 0.0))
+        kl_term = beta * (ratio * divergence if unbiased_kl else divergence)
     clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + (clip_eps if clip_eps_high is None else clip_eps_high))
     if ratio_bound is not None:
         ratio = jnp.minimum(ratio, ratio_bound)
@@ -128,7 +130,8 @@ def grpo(
     is_clipped = (clipped * advantages < ratio * advantages).astype(jnp.float32)
     loss, denominator = average(kl_term - surrogate, mask, aggregation, max_length)
     by_token = "token" if aggregation == "token" else "output"
-    metrics = {"kl": average(divergence, mask, by_token)[0], "clip_fraction": average(is_clipped, mask, by_token)[0]}
+    metrics = {} if divergence is None else {"kl": average(divergence, mask, by_token)[0]}
+    metrics["clip_fraction"] = average(is_clipped, mask, by_token)[0]
     return loss, metrics | {"denominator": denominator}
 
 
@@ -163,10 +166,10 @@ def ppo(
 
     Source: DeepSeekMath §4.1.1, eq. 1.
     """
-    loss, sums = grpo(
+    return grpo(
         logprobs,
         old_logprobs,
-        logprobs,
+        None,
         advantages,
         mask,
         clip_eps=clip_eps,
@@ -179,8 +182,6 @@ def ppo(
         entropies=entropies,
         entropy_bonus=entropy_bonus,
     )
-    del sums["kl"]  # there is no reference here
-    return loss, sums
 
 
 def value_loss(

@@ -95,8 +95,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"config.num_steps: {config.num_steps} is no multiple of config.iterations={config.iterations}; change one"
         )
-    if config.iterations > 1 and not uses_reference(config):
-        raise InputError(f"config.iterations: {coefficient} has no reference to reset; set it to 1")
+    if config.iterations > 1 and not uses_reference(config) and config.reward not in LEARNED:
+        why = "" if coefficient in ("sft", "rft") else f" at config.beta={config.beta}"
+        raise InputError(
+            f"config.iterations: {coefficient} has no reference to reset{why}, and no reward model learns; set it to 1"
+        )
     if config.lag and config.source != "policy":
         raise InputError(f"config.lag: source {config.source} does not change, so nothing lags; set it to 0")
     if config.lag and config.iterations > 1:
@@ -176,8 +179,8 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
 
 
 def uses_reference(config: ml_collections.ConfigDict) -> bool:
-    """Whether a divergence from the reference is computed."""
-    return config.coefficient in ("dpo", "ppo", "grpo")
+    """Whether a divergence from the reference is computed: of weight 0 it would change nothing."""
+    return config.coefficient == "dpo" or (config.coefficient in ("ppo", "grpo") and config.beta > 0)
 
 
 def uses_parent(config: ml_collections.ConfigDict) -> bool:
@@ -200,9 +203,9 @@ def make_objective(config: ml_collections.ConfigDict) -> Objective:
     """The objective of a config, over arrays.
 
     The batch holds `mask` and, by coefficient: `weights` and `counted` [questions, group] (sft, rft); `ref_logprobs`
-    (dpo, whose groups are the chosen outputs, then the rejected ones in the same order; grpo); `advantages`
-    [questions, group, length or 1] (ppo, grpo); and, where they are used, `old_logprobs`, `rollout_logprobs` and
-    `entropies`.
+    (dpo, whose groups are the chosen outputs, then the rejected ones in the same order; grpo where it
+    `uses_reference`); `advantages` [questions, group, length or 1] (ppo, grpo); and, where they are used,
+    `old_logprobs`, `rollout_logprobs` and `entropies`.
     """
     if config.coefficient in ("sft", "rft"):
         return lambda logprobs, batch: objectives.likelihood(
@@ -235,7 +238,7 @@ def _grpo(config: ml_collections.ConfigDict) -> Objective:
         return objectives.grpo(
             logprobs,
             batch.get("old_logprobs"),
-            batch["ref_logprobs"],
+            batch.get("ref_logprobs"),
             batch["advantages"],
             batch["mask"],
             beta=config.beta,

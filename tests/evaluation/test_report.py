@@ -384,6 +384,16 @@ def test_missing_stage_reads_not_run(chain, copy, stage):
         assert key not in numbers[section]
 
 
+def test_a_run_without_a_reference_has_no_kl(copy, tmp_path):
+    path = copy / "rl" / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "kl"}) + "\n" for one in records))
+    report.write_report(copy)
+    report.write_curves_png(copy, tmp_path / "curves.png")
+    assert "Distance from the reference" not in page(copy)
+    assert "Entropy of the policy" in page(copy)
+
+
 def test_running_stage_shows_its_records(copy):
     (copy / "rl" / "result.json").unlink()
     path = copy / "rl" / "metrics.jsonl"

@@ -160,6 +160,7 @@ RL = {
     "changes",
     [
         {"microbatch_tokens": 80},
+        pytest.param({"beta": 0.0}, marks=pytest.mark.slow),
         pytest.param({"lora_rank": 4}, marks=pytest.mark.slow),
         pytest.param({"lag": 1, "zero_variance": "resample", "max_correction": 2.0}, marks=pytest.mark.slow),
         pytest.param({"coefficient": "ppo"}, marks=pytest.mark.slow),
@@ -167,7 +168,7 @@ RL = {
         pytest.param({"source": "sft_model", "coefficient": "rft", "updates_per_rollout": 1}, marks=pytest.mark.slow),
         pytest.param({"source": "sft_model", "coefficient": "dpo", "updates_per_rollout": 1}, marks=pytest.mark.slow),
     ],
-    ids=["grpo", "lora", "lag", "ppo", "iterative", "rft", "dpo"],
+    ids=["grpo", "no_reference", "lora", "lag", "ppo", "iterative", "rft", "dpo"],
 )
 def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems, environment, tmp_path, changes):
     _, parent = pretrain
@@ -177,6 +178,7 @@ def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, pro
     assert [record["step"] for record in records] == list(range(1, 9))
     assert len({record["reward"] for record in records}) > 2  # right and wrong answers: something is learned
     assert unknown(name for record in records for name in record) == set()  # the legend tells of every figure
+    assert ("kl" in records[0]) == (changes.get("beta") != 0.0 and changes.get("coefficient") not in ("rft", "dpo"))
     if "kl" in records[0]:
         assert max(record["kl"] for record in records) > 1e-4
 

@@ -230,7 +230,7 @@ def test_what_does_not_learn_is_counted_in_the_digits_that_it_computes_with(rein
     def stage(**changes):
         return make_stage(reinforcement(reward="outcome_model", **changes), narrow, mesh, prompt_length=1)
 
-    once, again, adapted = stage(), stage(iterations=2), stage(iterations=2, lora_rank=2)
+    once, again, adapted, free = stage(), stage(iterations=2), stage(iterations=2, lora_rank=2), stage(beta=0.0)
     learned = device_bytes(once.state.params)
     norms = 4 * (2 * model.num_layers + 1) * model.width  # on every device, in float32
     assert device_bytes(once.frozen) == (learned - norms) / 2 + norms
@@ -239,6 +239,9 @@ def test_what_does_not_learn_is_counted_in_the_digits_that_it_computes_with(rein
     # The policy that becomes the reference takes the parent's place, but where adapters stand on that.
     assert "renewed reference" not in again.beside
     assert device_bytes(adapted.beside["renewed reference"]) == device_bytes(adapted.frozen)
+    assert free.frozen is None
+    assert "reference" not in free.works
+    assert "ref_logprobs" not in free.works["update"].batch
 
 
 def test_a_link_beyond_the_host_is_slower_and_bounds_the_step():

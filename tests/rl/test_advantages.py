@@ -86,6 +86,8 @@ def test_ppos_rewards_hold_the_score_at_the_last_token_and_the_divergence_everyw
     logprobs, reference = np.full((2, 4), -1.0, np.float32), np.full((2, 4), -1.5, np.float32)
     rewards = shape_rewards(np.array([2.0, -1.0], np.float32), logprobs, reference, mask, beta=0.1)
     np.testing.assert_allclose(rewards, [[-0.05, -0.05, 1.95, 0], [-1.05, 0, 0, 0]], atol=1e-6)
+    rewards = shape_rewards(np.array([2.0, -1.0], np.float32), logprobs, None, mask, beta=0.0)
+    np.testing.assert_array_equal(rewards, [[0, 0, 2, 0], [-1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(("discount", "decay"), [(1.0, 1.0), (0.9, 0.8), (1.0, 0.0)])

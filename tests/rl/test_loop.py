@@ -247,6 +247,20 @@ def test_dpo_starts_at_the_log_of_two_and_then_prefers_the_chosen(run):
     assert (gain[:, :2] - gain[:, 2:])[paired].mean() > 0
 
 
+def test_without_a_weight_of_the_divergence_an_update_is_that_of_a_reference_that_costs_nothing(run):
+    config = _config(beta=0.0)
+    batch, _ = _batch(run, config)
+    assert "ref_logprobs" not in batch
+    state, metrics = _update(run, config, batch)
+    assert "kl" not in metrics
+    with_reference, others = _update(run, config, batch | {"ref_logprobs": _logprobs(run, batch) - 1.0})
+    assert float(others["kl"]) > 0.1
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], others[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for one, other in zip(jax.tree.leaves(state.params), jax.tree.leaves(with_reference.params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def critic(run):
     """PPO's config, and a critic: the model, its optimizer, its first state, and what adds up its gradients."""
@@ -282,6 +296,10 @@ def test_ppos_advantages_are_the_critics(run, critic, process):
     np.testing.assert_allclose(arrays["advantages"] * mask, (expected - values) * mask, atol=1e-3)
     assert figures["explained_variance"] < 1
     np.testing.assert_allclose(figures["kl"], 0.1, atol=1e-3)
+    del batch["ref_logprobs"]
+    free, figures = loop.estimate_advantages(batch, stage, values, _config("ppo", ppo=config.ppo.to_dict(), beta=0.0))
+    np.testing.assert_allclose(free["returns"] * mask, (expected + 0.05 * after) * mask, atol=1e-3)
+    assert "kl" not in figures
 
     state, losses = jax.tree.map(jnp.copy, first), []
     for _ in range(5):

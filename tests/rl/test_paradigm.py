@@ -125,6 +125,27 @@ def test_the_options_of_grpo_reach_the_objective(arrays):
         assert abs(float(paradigm.make_objective(_config(**change))(logprobs, batch)[0] - plain)) > 1e-4, change
 
 
+@pytest.mark.parametrize("method", ["grpo_os", "ppo"])
+def test_a_divergence_of_no_weight_needs_no_reference(arrays, method):
+    logprobs, batch = arrays
+    config = _config(method, beta=0.0)
+    assert not paradigm.uses_reference(config)
+    assert not paradigm.uses_parent(config)
+    assert paradigm.uses_reference(_config(method))
+    loss, sums = paradigm.make_objective(config)(logprobs, batch)
+    alone = {name: array for name, array in batch.items() if name != "ref_logprobs"}
+    same, rest = paradigm.make_objective(config)(logprobs, alone)
+    assert float(same) == float(loss)
+    assert "kl" not in rest
+    assert rest.keys() == sums.keys() - {"kl"}
+
+
+def test_an_iteration_without_a_reference_renews_the_reward_model_alone():
+    paradigm.check(_config("grpo_iterative", beta=0.0))
+    with pytest.raises(InputError, match=r"config\.iterations: grpo has no reference to reset at config\.beta=0\.0"):
+        paradigm.check(_config("grpo_iterative", beta=0.0, reward="rule", reward_model=""))
+
+
 def test_dpo_pairs_the_halves_of_a_group(arrays):
     logprobs, batch = arrays
     for averaged in (True, False):
