@@ -3,10 +3,18 @@
     python -m benchmarks.ppo_memory [--preset=1b3 --fsdp=8 --rewards=rule --prompt_length=256 --json=FILE]
 
 Both are planned as `experiments.plan` does it, at their presets' sizes and worst case, where every sample is as long as
-may be: the policy with its optimizer, the reference and, unless the rule rewards, a reward model; PPO a critic with its
-own optimizer besides, as large as the policy but for the output matrix. The largest program of a step counts. PPO's
-critic learns after the policy, so that the gradients of both are never there at once: a trainer that differentiates
-both in one program needs more.
+may be, one group a device at a time. The paper's policy is the 7B, and so is the default.
+
+Two figures. What stays from step to step: the policy in float32 with its optimizer's moments, the reference in
+bfloat16, a reward model in bfloat16 unless the rule rewards; PPO a critic in float32 with its own moments besides, as
+large as the policy but for the output matrix. And the most that a device holds at a time, which the verdict is of: the
+same with the largest program of a step, the gradients of a group's update. Activations are the same for both methods
+and grow with the group, so that they draw this figure towards 1; the fewer devices share the parameters, or the shorter
+the samples, the nearer it is to the first.
+
+Either figure is of this code. PPO's critic learns after the policy, so that the gradients of both are never there at
+once: a trainer that differentiates both in one program needs more. One that keeps the critic's moments in fewer digits,
+or lets critic and policy share a decoder, needs less.
 """
 
 import jax
@@ -19,7 +27,7 @@ from dsmath.model.sharding import use_cpu_devices
 from dsmath.plan.plan import Plan, plan
 from dsmath.runs.workdir import write_json
 
-_PRESET = flags.DEFINE_enum("preset", "1b3", ["nano", "1b3", "7b"], "the policy's shape")
+_PRESET = flags.DEFINE_enum("preset", "7b", ["nano", "1b3", "7b"], "the policy's shape")
 _FSDP = flags.DEFINE_integer("fsdp", 8, "devices", lower_bound=1)
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 102400, "the paper's", lower_bound=1)
 _PROMPT_LENGTH = flags.DEFINE_integer("prompt_length", 256, "tokens of a prompt", lower_bound=1)
@@ -44,6 +52,7 @@ def main(argv: list[str]) -> None:
     print(f"  {'at most':<30}" + "".join(f"{found.bytes / 1e9:>8.2f}" for found in plans.values()))
     held = [sum(found.resident.values()) for found in plans.values()]
     print(f"what stays from step to step: GRPO / PPO = {held[0] / held[1]:.3f}")
+    print(f"at most: GRPO / PPO = {plans['grpo'].bytes / plans['ppo'].bytes:.3f}")
     if _JSON.value:
         machine = timing.describe_machine("jax", "jaxlib", "flax")
         write_json(_JSON.value, {name: found.to_dict() for name, found in plans.items()} | {"machine": machine})
