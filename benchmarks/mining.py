@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
         _refuse(f"--contestants: {sorted(unknown)} are none of {', '.join(_GOALS)}")
     if peers and not _PEER.exists():
         _refuse(f"{_PEER.parents[1].name} is absent, the environment of the peers; make it once: make peers")
-    machine = timing.describe_machine("daft", "fasttext", "resiliparse", "fastwarc")
+    machine = timing.describe_machine("fasttext", "resiliparse", "fastwarc")
     inputs = sorted(glob.glob(_INPUT.value))
     if not inputs:
         _refuse(f"--input: {_INPUT.value!r} matches no file")

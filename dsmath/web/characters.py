@@ -2,8 +2,11 @@
 
 import functools
 import sys
+from collections.abc import Callable
 
 import numpy as np
+
+_EMPTY = 0x40000  # from here on no character is a letter or a digit
 
 
 def codes(text: str) -> np.ndarray:
@@ -19,14 +22,16 @@ def to_text(code_L: np.ndarray) -> str:
     return code_L.tobytes().decode("utf-16-le" if code_L.itemsize == 2 else "utf-32-le", "surrogatepass")
 
 
+@functools.cache
 def are_alphanumeric() -> np.ndarray:
     """Of every character whether it is a letter or a digit, as for `\\w` but without `_`: bool [0x110000]."""
-    return np.char.isalnum(_all())
+    return _ask_all(np.char.isalnum)
 
 
+@functools.cache
 def are_digits() -> np.ndarray:
     """Of every character whether it is a decimal digit, as for `\\d`: bool [0x110000]."""
-    return np.char.isdecimal(_all())
+    return _ask_all(np.char.isdecimal)
 
 
 def are_within(ranges: str) -> np.ndarray:
@@ -37,6 +42,8 @@ def are_within(ranges: str) -> np.ndarray:
     return within
 
 
-@functools.cache
-def _all() -> np.ndarray:
-    return np.arange(sys.maxunicode + 1, dtype="<u4").view("<U1")
+def _ask_all(ask: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Planes 4 to 16 are empty, or hold tags and private characters."""
+    answer = np.zeros(sys.maxunicode + 1, bool)
+    answer[:_EMPTY] = ask(np.arange(_EMPTY, dtype="<u4").view("<U1"))
+    return answer

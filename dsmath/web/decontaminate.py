@@ -116,7 +116,8 @@ class Decontaminator:
                 self._short_items.setdefault(tuple(map(gram_value, grams)), len(self._items) - 1)
         self._cutter = GramCutter(vocabulary)
         self._hash_W, self._item_W = _tabulate(ids, owners, list(vocabulary))
-        self._make_filters()
+        self._filter = _make_filter(self._hash_W, _FILTER_BITS)
+        self._make_short_filter()
 
     def _number_texts(self, by_name: Mapping[str, Iterable[BenchmarkText | str]]) -> Iterator[BenchmarkText]:
         """The texts one by one; the last of `self._items` is always the text's own."""
@@ -129,9 +130,8 @@ class Decontaminator:
                     self._items.append((name, text.item))
                 yield text
 
-    def _make_filters(self) -> None:
+    def _make_short_filter(self) -> None:
         value_SG = np.array([values[:SHORTEST] for values in self._short_items], np.uint64).reshape(-1, SHORTEST)
-        self._filter = _make_filter(self._hash_W, _FILTER_BITS)
         self._short_filter = _make_filter(_hash_runs(value_SG.T, SHORTEST)[0], _SHORT_FILTER_BITS)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -143,6 +143,7 @@ class Decontaminator:
                 file,
                 hashes=self._hash_W,
                 items=self._item_W,
+                filter=self._filter,  # to make it takes as long as to read all the rest
                 max_removed=self._max_removed,
                 texts=np.frombuffer(json.dumps(texts).encode(), np.uint8),
             )
@@ -158,7 +159,7 @@ class Decontaminator:
         try:
             with np.load(path) as arrays:
                 texts = json.loads(arrays["texts"].tobytes())
-                self._hash_W, self._item_W = arrays["hashes"], arrays["items"]
+                self._hash_W, self._item_W, self._filter = arrays["hashes"], arrays["items"], arrays["filter"]
                 self._max_removed = float(arrays["max_removed"])
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; run the stage that writes it first") from error
@@ -167,7 +168,7 @@ class Decontaminator:
         self._items = [tuple(item) for item in texts["items"]]
         self._cutter = GramCutter(texts["known"])
         self._short_items = {tuple(values): item for values, item in texts["shorts"]}
-        self._make_filters()
+        self._make_short_filter()
         return self
 
     def contaminated_segments(self, text: str) -> list[Segment]:

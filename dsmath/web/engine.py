@@ -1,30 +1,27 @@
-"""Runs a worker class over tasks in many processes: Daft on this machine, or the same on a Ray cluster.
+"""Runs a worker class over tasks in many processes: of this machine, or by Daft, there or on a Ray cluster.
 
 A task is a file that is absent. Workers write it under a temporary name and rename it, so a rerun after a kill makes
 what is missing and nothing else. Whatever passes from one step to the next passes through files: on a cluster the
 workdir lies where every machine sees it.
 """
 
-import atexit
 import dataclasses
 import errno
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-# Both are read when Daft and Ray are imported.
+from dsmath.runs.errors import InputError
+from dsmath.runs.progress import Progress
+from dsmath.web.pool import Pool
+
+# Both are read when Daft and Ray are imported, which is where they are wanted: it takes a while.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import daft
-
-from dsmath.runs.errors import InputError
-from dsmath.runs.progress import Progress
-
-ENGINES = ("native", "ray")
+ENGINES = ("native", "daft", "ray")
 _FEW = 64  # light tasks
 
 
@@ -40,8 +37,9 @@ class Engine:
     """Where workers run.
 
     Attributes:
-      name: "native", processes of this machine; "ray", those of the cluster at RAY_ADDRESS, or of a local one.
-      workers: processes; 1: on this machine none but the driver's own.
+      name: "native", processes of this machine; "daft", the same started by Daft, anew for every step; "ray", by Daft
+        on the cluster at RAY_ADDRESS, or on a local one.
+      workers: processes; 1: "native" has none but the driver's own.
     """
 
     name: str = "native"
@@ -59,7 +57,9 @@ class Engine:
         Raises:
           InputError: Ray is not installed, or the cluster does not answer.
         """
-        if self.name == "native":  # Daft's default
+        if self.name == "native" and self.workers > 1:
+            _ = self._pool  # begins to import
+        if self.name != "ray":  # Daft's default is this machine
             return
         try:
             import ray
@@ -73,7 +73,13 @@ class Engine:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **settings)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"RAY_ADDRESS={address}: Ray cannot be started there ({error})") from error
-        daft.set_runner_ray(noop_if_initialized=True)
+        from dsmath.web import daft_tasks
+
+        daft_tasks.use_ray()
+
+    @functools.cached_property
+    def _pool(self) -> Pool:
+        return Pool(self.workers)
 
     def run_missing(
         self,
@@ -102,13 +108,19 @@ class Engine:
             folder.mkdir(parents=True, exist_ok=True)
         with Progress(len(tasks), label, unit, done=len(tasks) - len(todo)) as progress:
             alone = self.name == "native" and self.workers == 1
+            make = functools.partial(_Doer, worker, settings)
             if alone or len(todo) <= (_FEW if is_light else 1):
-                here = _Pool(worker, settings, ends_at_once=False) if todo else None
-                for task in todo:
-                    _check(here.do(task))
-                    progress.advance()
+                errors = map(make(), todo)
+            elif self.name == "native":
+                errors = self._pool.run(make, todo)
             else:
-                self._run(worker, settings, todo, progress)
+                from dsmath.web import daft_tasks
+
+                errors = daft_tasks.run(make, todo, workers=self.workers, is_cluster=self.name == "ray")
+            for error in errors:
+                if error:
+                    raise InputError(error)
+                progress.advance()
         for task in todo:
             if not pathlib.Path(task["output"]).exists():
                 raise InputError(
@@ -116,51 +128,24 @@ class Engine:
                     "machines of the cluster see it"
                 )
 
-    def _run(
-        self, worker: type[Worker], settings: tuple, tasks: Sequence[Mapping[str, Any]], progress: Progress
-    ) -> None:
-        workers = min(self.workers, len(tasks))
-        pool = daft.cls(_Pool, use_process=True, max_concurrency=workers)(worker, settings, self.name == "native")
-        frame = daft.from_pydict({"task": [json.dumps(task) for task in tasks]})
-        if self.name == "ray":  # a partition goes to one process whole
-            frame = frame.into_partitions(len(tasks))
-        for row in frame.select(pool.run(daft.col("task")).alias("error")).iter_rows():
-            _check(row["error"])
-            progress.advance()
 
-
-class _Pool:
-    """A worker inside one of Daft's processes.
+class _Doer:
+    """Does tasks by a worker; returns what a person must mend, "" where nothing must.
 
     Args:
       worker, settings: of `Engine.run_missing`.
-      ends_at_once: whether the process ends without taking Python down, which takes 0.1 s: Daft waits for one process
-        after the other.
     """
 
-    def __init__(self, worker: type[Worker], settings: tuple, ends_at_once: bool):
+    def __init__(self, worker: type[Worker], settings: tuple):
         self._make = functools.cache(lambda: worker(*settings))  # not yet: it may raise what a person must mend
-        if ends_at_once:
-            atexit.register(os._exit, 0)
 
-    @daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)
-    def run(self, task: daft.Series) -> list[str]:
-        """Does the tasks, each a JSON object; returns what a person must mend, "" where nothing must."""
-        return [self.do(json.loads(one)) for one in task.to_pylist()]
-
-    def do(self, task: Mapping[str, Any]) -> str:
-        """Does one task."""
+    def __call__(self, task: Mapping[str, Any]) -> str:
         try:
             self._make().run(task)
-        except InputError as error:  # of another process, it would come out as a traceback of Daft's
+        except InputError as error:  # of another process, it would come out as a traceback
             return str(error)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return f"{task['output']}: the disk is full ({error.strerror}); make room and run the same line again"
         return ""
-
-
-def _check(error: str) -> None:
-    if error:
-        raise InputError(error)

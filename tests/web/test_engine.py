@@ -1,4 +1,4 @@
-"""The engine: missing files alone are made, errors come through, Ray gives what this machine gives."""
+"""The engine: missing files alone are made, errors come through, Daft gives what processes give."""
 
 import json
 import pathlib
@@ -43,13 +43,23 @@ def test_missing_files_alone_are_made(tmp_path, capsys):
     assert "extract: 5/5 file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_what_a_person_must_mend_comes_out_of_a_worker_as_it_is(tmp_path, count):
+@pytest.mark.parametrize(("name", "count"), [("native", 1), ("native", 3), ("daft", 3)])
+def test_what_a_person_must_mend_comes_out_of_a_worker_as_it_is(tmp_path, name, count):
     with pytest.raises(InputError, match=r"absent\.bin: no such classifier"):
-        Engine().run_missing("score", ScorePages, (str(tmp_path / "absent.bin"), 1), _tasks(tmp_path, count))
+        Engine(name).run_missing("score", ScorePages, (str(tmp_path / "absent.bin"), 1), _tasks(tmp_path, count))
 
 
-def test_processes_that_end_at_once_leave_the_driver_its_own_end(tmp_path):
+def test_daft_makes_the_same_files(tmp_path):
+    files = {}
+    for name in ("native", "daft"):
+        (tmp_path / name).mkdir()
+        tasks = _tasks(tmp_path / name, 3)
+        Engine(name).run_missing("extract", ExtractPages, (3, [], ""), tasks)
+        files[name] = [pathlib.Path(task[role]).read_bytes() for task in tasks for role in ("output", "signatures")]
+    assert files["native"] == files["daft"]
+
+
+def test_processes_leave_the_driver_its_own_end(tmp_path):
     program = (
         "import json, sys\n"
         "from dsmath.web.engine import Engine\n"
@@ -88,7 +98,9 @@ def test_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, small_disk,
     assert len(list(small_disk.glob("*.parquet"))) == count
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"name": "dask"}, "native, ray"), ({"workers": 0}, "at least 1")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"name": "dask"}, "native, daft, ray"), ({"workers": 0}, "at least 1")]
+)
 def test_unknown_engine_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         Engine(**settings)

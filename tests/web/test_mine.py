@@ -383,7 +383,7 @@ def test_crawl_without_a_page_is_refused(tmp_path):
         ("labels", "absent.tsv", "config.labels"),
         ("classifier_file", "absent.bin", "no such classifier"),
         ("classifier_file", __file__, "fastText model"),
-        ("engine", "dask", "native, ray"),
+        ("engine", "dask", "native, daft, ray"),
         ("max_files", -1, "config.max_files"),
         ("max_rounds", 0, "config.max_rounds"),
         ("max_share", -0.1, "config.max_share"),
