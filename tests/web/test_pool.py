@@ -47,7 +47,7 @@ def test_processes_live_over_several_runs(pool):
 
 
 def test_traceback_of_a_task_comes_out(pool):
-    with pytest.raises(RuntimeError, match="(?s)_add.*TypeError"):
+    with pytest.raises(RuntimeError, match=r"(?s)_add.*TypeError"):
         list(pool.run(functools.partial(_make, 1), ["one"]))
     assert len(list(pool.run(functools.partial(_make, 1), range(3)))) == 3  # by new processes
 
