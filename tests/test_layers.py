@@ -72,7 +72,7 @@ def _folder(module: str) -> str | None:
 def test_there_are_files_to_read():
     assert {"dsmath.model.transformer", "experiments.rl", "configs.rl", "dsmath.web.mine"} <= MODULES.keys()
     assert "dsmath.model.transformer" in IMPORTS["experiments.evaluate"]
-    assert "dsmath.rl.loop" in IMPORTS["experiments.rl"]  # from dsmath.rl import …, loop, …
+    assert "dsmath.rl.phases" in IMPORTS["experiments.rl"]  # from dsmath.rl import …, phases, …
 
 
 def test_every_folder_of_the_package_has_a_layer():

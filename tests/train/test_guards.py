@@ -1,5 +1,7 @@
 """The guard inside the step: what is a spike, what is skipped, and that good steps are as without it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +49,8 @@ def test_good_steps_are_those_of_the_bare_optimizer():
         updates, state = optimizer.update({"w": jnp.array([1.0, 0.5]) * (step + 1)}, state, params)
         params = optax.apply_updates(params, updates)
     guarded, guard_state = _run(CONFIG, WAVES)
-    np.testing.assert_array_equal(guarded["w"], params["w"])
-    jax.tree.map(np.testing.assert_array_equal, guard_state.inner, state)
+    np.testing.assert_allclose(guarded["w"], params["w"], rtol=2e-6)  # compiled as one, it may round otherwise
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6), guard_state.inner, state)
     assert _counts(guard_state) == (10, 0, 0, 0)
 
 
