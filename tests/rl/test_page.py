@@ -201,6 +201,7 @@ def test_a_question_opens_by_key_and_its_tokens_are_coloured(opened):
     opened.keyboard.press("Enter")
     texts = opened.locator(".question[open] .text")
     assert texts.count() == G
+    texts.locator(".tool").first.wait_for()  # a browser tells late that a question opened; then it is coloured
     text = next(text for text in texts.all() if text.locator(".tool").count())
     colours = text.locator("span").evaluate_all("all => all.map(each => getComputedStyle(each).backgroundColor)")
     assert len(set(colours)) >= 2  # the tool's output is grey
