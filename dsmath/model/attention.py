@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dsmath.model import cudnn, splash
+from dsmath.model import cudnn, splash, xla
 from dsmath.model.config import RopeScaling
 
 
@@ -76,10 +76,9 @@ def attend(query: Array, key: Array, value: Array, segment_ids: Array, implement
         return splash.attend(query, key, value, segment_ids)
     if implementation == "cudnn_documents":
         return cudnn.attend_documents(query, key, value, segment_ids)
-    mask = causal_mask(segment_ids)
     if implementation == "cudnn":
-        return cudnn.attend(query, key, value, mask)
-    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
+        return cudnn.attend(query, key, value, causal_mask(segment_ids))
+    return xla.attend(query, key, value, segment_ids)
 
 
 @struct.dataclass

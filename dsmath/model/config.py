@@ -60,10 +60,12 @@ class ModelConfig:
       tied: whether the output matrix is the embedding's.
       dtype: of the computation, "float32" or "bfloat16".
       param_dtype: of the parameters; float32 for training, bfloat16 for frozen ones.
-      remat: what of a layer stays in memory for the backward pass: "none" (everything stays), "minimal" (every matrix
-        product stays), "dots" (those with weights stay, attention is computed again), "full" (the layer's input alone
-        stays), "offload" (as full, and the inputs wait in the host's memory).
-      attention: "xla"; "cudnn" on NVIDIA, "splash" on TPU: both never hold the whole matrix of scores.
+      remat: what of a layer stays in memory for the backward pass: "none" (everything stays, but for attention's
+        scores), "minimal" (every matrix product stays), "dots" (those with weights stay, and what "xla" attends to; a
+        kernel's attention is computed again), "full" (the layer's input alone stays), "offload" (as full, and the
+        inputs wait in the host's memory).
+      attention: "xla", anywhere; "cudnn" on NVIDIA, "splash" on TPU. None keeps the scores for the backward pass; the
+        last two never hold the whole matrix of them.
         "cudnn_documents" is cuDNN in half the time for rows of at most 16 documents, padding counted as one; with more
         the loss is no number.
     """

@@ -12,7 +12,8 @@ def cast_matrices(params: Any, config: ModelConfig) -> Any:
     """Parameters with their matrices in the computation's dtype; norms and adapters keep theirs.
 
     The forward pass casts every matrix, bias, embedding and head before it uses it, and takes norms and adapters as
-    they are: it computes the same from these, bit for bit.
+    they are: it computes the same from these, bit for bit. A compiler that leaves out a cast and its inverse within a
+    fusion (XLA's excess precision) may have used more digits of a bias or a head before.
 
     Args:
       params: arrays, or their shapes, dtypes and shardings.

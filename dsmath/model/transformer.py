@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from dsmath.model import attention, cudnn, flash_decoding
+from dsmath.model import attention, cudnn, flash_decoding, xla
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
 from dsmath.model.sharding import constrain
@@ -26,9 +26,15 @@ def _is_product(primitive: Any, *arguments: Any, **settings: Any) -> bool:
     return is_attention or jax.checkpoint_policies.dots_saveable(primitive, *arguments, **settings)
 
 
+def _and_attention(policy: Callable) -> Callable:
+    """What a policy keeps, and what attention by XLA asks to be kept."""
+    policies = jax.checkpoint_policies
+    return policies.save_from_both_policies(policy, policies.save_only_these_names(xla.KEPT))
+
+
 _POLICIES = {
-    "minimal": _is_product,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "minimal": _and_attention(_is_product),
+    "dots": _and_attention(jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
     "full": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
