@@ -61,3 +61,13 @@ def test_a_command_runs_on_its_cores():
     code = "import os; print(sorted(os.sched_getaffinity(0)))"
     process = start([sys.executable, "-c", code], [core], stdout=subprocess.PIPE, text=True)
     assert process.communicate()[0].strip() == f"[{core}]"
+
+
+def test_a_child_gets_large_pages_unless_the_environment_says_otherwise():
+    ask = [sys.executable, "-c", "import os; print(os.environ['GLIBC_TUNABLES'], os.environ.get('OTHER'))"]
+
+    def answer(environment):
+        return start(ask, stdout=subprocess.PIPE, text=True, env=environment).communicate()[0].split()
+
+    assert answer({"OTHER": "here"}) == ["glibc.malloc.hugetlb=1", "here"]
+    assert answer({"GLIBC_TUNABLES": "glibc.malloc.check=0"}) == ["glibc.malloc.check=0", "None"]
