@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from dsmath.runs.progress import Progress
@@ -55,6 +54,8 @@ def store(
     """
     if is_stored(folder, name):
         return
+    import tensorflow_datasets as tfds  # half a second, which most stages can do without
+
     folder = _dataset(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     for rest in folder.glob(".*.tmp"):  # of a run that was killed
@@ -90,6 +91,8 @@ def info_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
 
 def open_source(folder: str | os.PathLike, name: str, *, count: int | None = None) -> Any:
     """A random-access source of the examples, of the first `count` where given, as Grain takes it."""
+    import tensorflow_datasets as tfds
+
     builder = tfds.builder_from_directory(_dataset(folder, name))
     if not builder.info.splits[SPLIT].num_examples:
         return ()  # which TFDS cannot open
@@ -124,6 +127,8 @@ def _write_metadata(
     folder: pathlib.Path, template: Any, features: Any, shards: list[pathlib.Path], description: str
 ) -> None:
     """Writes TFDS's two files, last the one that says that the dataset is whole."""
+    import tensorflow_datasets as tfds
+
     identity = tfds.core.DatasetIdentity(
         name=template.dataset_name, version=tfds.core.Version(VERSION), data_dir=os.fspath(folder), module_name=""
     )

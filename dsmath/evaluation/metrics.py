@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy  # which imports scipy.stats, a second's work, where it is used
 
 from dsmath.reward.answers import is_equivalent
 
@@ -139,7 +139,7 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"{correct} right answers of {total} problems have no accuracy")
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -194,4 +194,4 @@ def sign_test(differences: Sequence[float]) -> float:
     Source: McNemar 1947.
     """
     wins, losses = (int((np.sign(differences) == sign).sum()) for sign in (1, -1))
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

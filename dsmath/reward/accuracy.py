@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy  # which imports scipy.stats, a second's work, where it is used
 
 from dsmath.reward.groups import Group
 from dsmath.reward.models import OUTCOME, SIGMOID, RewardModel
@@ -67,7 +67,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     wrong = len(labels) - right
     if not right or not wrong:
         return None
-    ranks = stats.rankdata(scores)
+    ranks = scipy.stats.rankdata(scores)
     return float((ranks[labels].sum() - right * (right + 1) / 2) / (right * wrong))
 
 

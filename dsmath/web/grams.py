@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 _SPACE, _LETTER, _DIGIT, _OTHER, _CHINESE = range(5)  # what a byte of UTF-8 belongs to
-_HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _JOINER = "\x1f"  # two of them take the place of a hyphen and the end of its line
 _INVISIBLE = "\u00ad\u200b-\u200f\u2060\ufeff"
 _WORD = re.compile(rf"[{_HAN}]|(?:[^\W_{_HAN}]|['’ʼ\\{_JOINER}{_INVISIBLE}\u0300-\u036f])+")
@@ -139,6 +139,10 @@ def _cut_tokens(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lead = np.flatnonzero(kind_B == _CHINESE) if _CHINESE in kinds else np.zeros(0, np.int64)
     if len(lead):
         kind_B = kind_B.copy()
+        content_B = np.frombuffer(content, np.uint8)
+        is_hexagram = (content_B[lead] == 0xE4) & (content_B[lead + 1] == 0xB7)  # U+4DC0 to U+4DFF: symbols among them
+        kind_B[lead[is_hexagram]] = _OTHER
+        lead = lead[~is_hexagram]
         kind_B[lead + 1] = kind_B[lead + 2] = _CHINESE
     is_cut_B = kind_B[1:] != kind_B[:-1]
     is_cut_B[lead - 1] = True

@@ -121,6 +121,7 @@ def test_the_quick_way_cuts_the_same_grams_as_the_slow_one(shared_data):
 @hypothesis.given(
     st.text(st.sampled_from("aZ09 \n-.$\\'’&;<>_你𠀀豈é½²α\u200b\xad\xa0ﬁ４—ー한\ud800\x1f\u0301①") | st.characters())
 )
+@hypothesis.example("水䷀a\u4dff水\u4dbf\u4e00")  # symbols among the Chinese characters
 def test_any_text_is_cut_the_same_way_twice(text):
     cutter = Decontaminator(["a9 Z0 aZ"])._cutter
     grams, starts, ends = cutter.grams(text)
