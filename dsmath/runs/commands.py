@@ -43,7 +43,9 @@ def differences(default: Mapping[str, Any], chosen: Mapping[str, Any], prefix: s
     return found
 
 
-def start(command: list[str], cores: Collection[int] = (), **options: Any) -> subprocess.Popen:
+def start(
+    command: list[str], cores: Collection[int] = (), env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen:
     """Starts a command that dies with this process: what comes after it would work in its folder too.
 
     Linux ends it with the thread that started it, so start it in the main thread. It gets large pages from glibc where
@@ -52,7 +54,8 @@ def start(command: list[str], cores: Collection[int] = (), **options: Any) -> su
     Args:
       command: the words of the command line.
       cores: it runs on these alone; none: on all. Linux only.
-      options: of `subprocess.Popen`.
+      env: its environment; None: this process's.
+      options: others of `subprocess.Popen`.
     """
     parent = os.getpid()
 
@@ -65,5 +68,5 @@ def start(command: list[str], cores: Collection[int] = (), **options: Any) -> su
             if cores:
                 os.sched_setaffinity(0, cores)
 
-    environment = {"GLIBC_TUNABLES": LARGE_PAGES, **(options.pop("env", None) or os.environ)}
-    return subprocess.Popen(command, preexec_fn=prepare, env=environment, **options)
+    env = {"GLIBC_TUNABLES": LARGE_PAGES, **(os.environ if env is None else env)}
+    return subprocess.Popen(command, preexec_fn=prepare, env=env, **options)

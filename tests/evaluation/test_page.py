@@ -240,7 +240,8 @@ def test_a_question_opens_by_key_to_its_solutions_with_verdicts_formulas_and_cod
     tab.locator(".question > summary").first.focus()
     tab.keyboard.press("Enter")
     opened = tab.locator(".question[open]")
-    opened.locator("article").wait_for()  # the one that there is: a browser tells late that a question opened
+    opened.locator("article").first.wait_for()  # a browser tells late that a question opened; then they are made
+    assert opened.locator("article").count() == 1
     code = opened.locator("pre").first
     assert code.get_attribute("data-language") == "python"
     assert code.inner_text().startswith("from sympy import Rational\n\nx = ")

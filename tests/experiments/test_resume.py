@@ -1,4 +1,4 @@
-"""A stage that is killed and run again ends with the numbers of the unbroken run."""
+"""A stage that is killed twice and run again ends with the numbers of the unbroken run."""
 
 import json
 import os
@@ -170,7 +170,7 @@ RL = {
     ],
     ids=["grpo", "no_reference", "lora", "lag", "ppo", "iterative", "rft", "dpo"],
 )
-def test_killed_rl_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems, environment, tmp_path, changes):
+def test_rl_killed_twice_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems, environment, tmp_path, changes):
     _, parent = pretrain
     overrides = RL | {"init_from": parent, "problems": problems} | changes
     _run(_command("rl", tmp_path / "unbroken", overrides), environment)
@@ -183,7 +183,8 @@ def test_killed_rl_ends_with_the_numbers_of_the_unbroken_run(pretrain, problems,
         assert max(record["kl"] for record in records) > 1e-4
 
     command = _command("rl", tmp_path / "killed", overrides)
-    _run_and_kill(command, environment, tmp_path / "killed", 5)  # after a checkpoint and before the next
+    _run_and_kill(command, environment, tmp_path / "killed", 2)  # before the first checkpoint
+    _run_and_kill(command, environment, tmp_path / "killed", 5)
     _run(command, environment)
     assert _read(tmp_path / "killed") == (records, result)
     for name in ("histograms.jsonl", *(f"samples/{step:06}.parquet" for step in range(1, 9))):
