@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dsmath.runs.errors import InputError
 
@@ -83,6 +83,12 @@ def partition_spec(axes: tuple[str | None, ...]) -> PartitionSpec:
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
 
 
+def fitting_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """As `partition_spec`, but whole on each device along a dimension that the mesh's axes do not divide."""
+    rules = zip(partition_spec(axes), axes, shape[: len(axes)], strict=True)
+    return PartitionSpec(*(None if size % _count_devices(axis, mesh) else rule for rule, axis, size in rules))
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Fixes the sharding of an activation under the ambient mesh; without a mesh it does nothing."""
     if jax.sharding.get_abstract_mesh().empty:
@@ -108,7 +114,7 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
         except KeyError as error:
             raise ValueError(f"{jax.tree_util.keystr(path)}: no sharding rule for the axis {error}") from error
         for axis, size in zip(axes, leaf.value.shape if axes else (), strict=True):
-            devices = math.prod(mesh.shape[name] for name in _mesh_axes(axis))
+            devices = _count_devices(axis, mesh)
             if size % devices:
                 raise InputError(
                     f"config.mesh: {jax.tree_util.keystr(path)} has {size} along {axis!r}, which {devices} devices "
@@ -122,6 +128,10 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
 def _mesh_axes(axis: str | None) -> tuple[str, ...]:
     rule = None if axis is None else RULES[axis]
     return () if rule is None else (rule,) if isinstance(rule, str) else rule
+
+
+def _count_devices(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
+    return math.prod(mesh.shape[name] for name in _mesh_axes(axis))
 
 
 def check_batch(rows: int, num_microbatches: int, mesh: Mesh, field: str) -> None:

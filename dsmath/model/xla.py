@@ -1,15 +1,14 @@
 """Attention by XLA's own matrix products, on every device: the scores are not kept for the backward pass."""
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from dsmath.model.sharding import partition_spec
+from dsmath.model.sharding import fitting_spec
 
 KEPT = "attended"  # the name, for policies of rematerialization, of what spares the forward pass a second time
 _CACHED = 2**20  # bytes of scores that a CPU takes at a time: they stay in a core's cache
@@ -116,7 +115,8 @@ def _on_devices(head: Callable, outputs: tuple[tuple, ...]) -> Callable:
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty:
             return _each_head(head, *arrays)
-        queries, keys = (_spec(mesh, axes, query) for axes in (_QUERIES, _KEYS))
+        # Whole where the devices do not divide it: a model is initialized with one short row.
+        queries, keys = (fitting_spec(axes, query.shape, mesh) for axes in (_QUERIES, _KEYS))
         tokens = PartitionSpec(queries[0], queries[3])
         is_split = queries[3] is not None and mesh.shape[queries[3]] > 1
 
@@ -130,13 +130,6 @@ def _on_devices(head: Callable, outputs: tuple[tuple, ...]) -> Callable:
         return jax.shard_map(on_device, in_specs=inputs, out_specs=specs, check_vma=False)(*arrays)
 
     return run
-
-
-def _spec(mesh: AbstractMesh, axes: tuple[str | None, ...], query: Array) -> PartitionSpec:
-    """As the rules say, but whole where the devices do not divide: a model is initialized with one short row."""
-    devices = lambda rule: math.prod(mesh.shape[name] for name in ((rule,) if isinstance(rule, str) else rule))  # noqa: E731
-    rules = zip(partition_spec(axes), query.shape, strict=False)
-    return PartitionSpec(*(None if rule is None or size % devices(rule) else rule for rule, size in rules))
 
 
 def _each_head(
