@@ -3,7 +3,7 @@
 python -m experiments.pretrain --config=configs/pretrain.py:nano --workdir=runs/pretrain \\
     --config.tokenizer=runs/tokenizer --config.corpora.mined=runs/mine
 
-Expect at nano, on 2 cores: 140 s, loss about 1.1 (0.5 on the workbook, 3.6 on web pages).
+Expect at nano, on 2 cores: 100 s, loss about 1.1 (0.5 on the workbook, 3.6 on web pages).
 
 Another mixture: --config.corpora and --config.weights take whole dictionaries, such as
     --config.corpora="{'mined': 'runs/mine', 'arxiv': 'data/arxiv'}" --config.weights="{'mined': 0.9, 'arxiv': 0.1}"
