@@ -14,7 +14,8 @@ DEMO := runs/demo
 # Those of the chain (DSMATH_RUN names it, else it is DEMO), and those of the sweeps that are there.
 NOTEBOOKS ?= $(addprefix notebooks/,$(addsuffix .ipynb,demo corpus training checkpoint rl evaluation \
 	$(foreach name,fig5 fig6 fig7 table1,$(if $(wildcard $(or $(DSMATH_SWEEPS),runs)/$(name)/results.json),$(name)))))
-PYTEST_FLAGS ?= -n 2 --dist=worksteal -q
+# A worker more than the two cores that tests are sized for: some wait for browsers, kills and servers.
+PYTEST_FLAGS ?= -n 3 --dist=worksteal -q
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow lint format lock peers notebooks docs clean

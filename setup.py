@@ -62,6 +62,7 @@ _EXTRAS = {
     "isabelle": ["isabelle-client>=1.1"],  # miniF2F; Isabelle itself is no Python package
     "wandb": ["wandb"],  # metrics mirrored to Weights & Biases
     "dev": [
+        "filelock",
         "httpx",
         "hypothesis",
         "ipykernel",

@@ -1,10 +1,13 @@
 """What all tests share: eight fake devices, and the real data where it is present."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
+import filelock
 import pytest
 
 # Before anything imports jax or daft.
@@ -23,6 +26,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# They trace as long as they compile: no stack for every operation, no look at all objects after every 700 new ones.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+gc.freeze()
+gc.set_threshold(200_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +87,31 @@ def make_model_config():
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[pathlib.Path], None]], pathlib.Path]:
+    """(name, make) -> a folder that `make` has filled; the first of xdist's workers to ask makes it for all."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def once(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        folder = root / name
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                part = tmp_path_factory.mktemp(name)
+                make(part)
+                part.rename(folder)
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_once, make_model_config) -> pathlib.Path:
     """A workdir with a tokenizer and a model so flat that half characters and odd tokens are drawn too."""
+    return make_once("tiny", lambda workdir: _save_flat_model(workdir, make_model_config))
+
+
+def _save_flat_model(workdir: pathlib.Path, make_model_config: Callable) -> None:
     import jax
     import optax
 
@@ -96,19 +126,21 @@ def checkpoint(tmp_path_factory, make_model_config) -> pathlib.Path:
         "小明有3盒苹果，每盒12个，一共有多少个？先算3*12=36。答案是\\boxed{36}。",
         "User: How many are there?\n\nAssistant: There are 4. The answer is \\boxed{4}.",
     ]
-    workdir = tmp_path_factory.mktemp("checkpoint") / "tiny"
     Tokenizer.train(texts * 5, vocab_size=420).save(workdir)
     model = Transformer(make_model_config(vocab_size=448))  # with rows for more than the tokenizer has
     state = create_state(model, optax.identity(), make_mesh({"data": 1}, jax.devices()[:1]), seed=3)
     state.params["params"]["final_norm"]["scale"] *= 0.5
     with Checkpointer(workdir, model.config, save_every=1, keep_last=1) as checkpointer:
         checkpointer.save(state, {}, loss=1.0)
-    return workdir
 
 
 @pytest.fixture(scope="session")
-def solver(tmp_path_factory, make_model_config) -> pathlib.Path:
+def solver(make_once, make_model_config) -> pathlib.Path:
     """A workdir with a tokenizer and a model that solves "How many?" in two or three steps, and guesses 1, 2 or 3."""
+    return make_once("solver", lambda workdir: _save_solver(workdir, make_model_config))
+
+
+def _save_solver(workdir: pathlib.Path, make_model_config: Callable) -> None:
     import random
 
     import jax
@@ -150,8 +182,6 @@ def solver(tmp_path_factory, make_model_config) -> pathlib.Path:
     for _ in range(60):
         state, metrics = step(state, batch)
     assert float(metrics["loss"]) < 0.5
-    workdir = tmp_path_factory.mktemp("solver")
     tokenizer.save(workdir)
     with Checkpointer(workdir, model.config, save_every=1, keep_last=1) as checkpointer:
         checkpointer.save(state, {}, loss=1.0)
-    return workdir
