@@ -81,6 +81,38 @@ def attend(query: Array, key: Array, value: Array, segment_ids: Array, implement
     return xla.attend(query, key, value, segment_ids)
 
 
+def attend_after_prefix(
+    query: Array,
+    key: Array,
+    value: Array,
+    segments: Array,
+    prefix: tuple[Array, Array],
+    prefix_mask: Array,
+) -> Array:
+    """As `attend`, of rows whose every token also looks at the prefix that its question's rows share.
+
+    Args:
+      query: [questions, rows, length, heads, head_dim].
+      key, value: [questions, rows, length, kv_heads, head_dim].
+      segments: int32 [questions, rows, length]; segment 0 is padding.
+      prefix: keys and values [questions, prefix_length, kv_heads, head_dim].
+      prefix_mask: bool [questions, prefix_length], the prefix's tokens.
+    Returns:
+      [questions, rows, length, heads, head_dim].
+    """
+
+    def flatten(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    def join(shared: Array, own: Array) -> Array:
+        shared = jnp.broadcast_to(shared[:, None], (*own.shape[:2], *shared.shape[1:]))
+        return flatten(jnp.concatenate([shared, own], axis=2))
+
+    key_segments = join(jnp.where(prefix_mask, xla.EVERY, 0), segments)
+    keys, values = (join(*pair) for pair in zip(prefix, (key, value), strict=True))
+    return xla.attend(flatten(query), keys, values, flatten(segments), key_segments).reshape(query.shape)
+
+
 @struct.dataclass
 class Stored:
     """Keys and values as they wait for later tokens, laid out for one query at a time.

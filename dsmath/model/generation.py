@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
 from dsmath.model import attention
 from dsmath.model.attention import Stored
 from dsmath.model.config import ModelConfig
 from dsmath.model.precision import cast_matrices
-from dsmath.model.sharding import constrain
 from dsmath.model.transformer import Block, Transformer, rematerialize
 
 
@@ -203,15 +201,11 @@ def group_hidden(
     hidden, prefix = model.apply(params, prompts, slots, valid.astype(jnp.int32))
     last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, None]  # [questions, 1, 1, width]
     positions = prompt_lengths[:, None, None] + offsets
-    own_mask = attention.causal_mask(segments)
     block = Block(model.config)
 
     def layer(x: Array, weights_and_prefix: tuple[Any, tuple[Array, Array]]) -> tuple[Array, None]:
-        weights, (key, value) = weights_and_prefix
-        x = checkpoint_name(constrain(x, "batch", None, "length", None), "layer_input")
-        stored = attention.store(key, value, key.dtype)
-        x, _ = block.apply({"params": weights}, x, positions, stored, valid, own_mask, None, None, method="extend")
-        return x, None
+        weights, of_prompt = weights_and_prefix
+        return block.apply({"params": weights}, x, positions, segments, of_prompt, valid, method="after_prefix"), None
 
     x = model.apply(params, rows, method="embed")
     x, _ = jax.lax.scan(rematerialize(layer, model.config.remat), x, (params["params"]["blocks"], prefix))

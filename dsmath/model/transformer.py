@@ -172,6 +172,13 @@ class Attention(_Adapted):
         attended = attention.attend(query, key, value, segment_ids, self.config.attention)
         return self._output(attended), (key, value)
 
+    def after_prefix(
+        self, x: Array, positions: Array, segments: Array, prefix: KeysValues, prefix_mask: Array
+    ) -> Array:
+        """Rows x [questions, rows, length, width] after their questions' prefixes; see `attend_after_prefix`."""
+        query, key, value = self._project(x, positions)
+        return self._output(attention.attend_after_prefix(query, key, value, segments, prefix, prefix_mask))
+
     def extend(
         self,
         x: Array,
@@ -179,22 +186,21 @@ class Attention(_Adapted):
         prefix: Stored,
         prefix_mask: Array,
         own_mask: Array,
-        past: Stored | None,
-        index: Array | None,
+        past: Stored,
+        index: Array,
     ) -> tuple[Array, Stored]:
-        """The samples' newest tokens, x [questions, group, length, width], after a shared prefix and their own past.
+        """The samples' newest tokens, x [questions, group, 1, width], after a shared prefix and their own past.
 
-        `past` has room for more tokens than it holds: one new token of each sample is written at its own `index`,
-        int32 [questions, group]. None: the new tokens are all there is. Either way `own_mask`, bool [questions, group,
-        length, room], tells which of its own tokens each looks at.
+        `past` has room for more tokens than it holds: the new token of each sample is written at its own `index`,
+        int32 [questions, group], and `own_mask`, bool [questions, group, 1, room], tells which it looks at.
         """
         query, key, value = self._project(x, positions)
-        new = attention.store(key, value, key.dtype if past is None else past.value.dtype)
-        if past is not None and flash_decoding.serves(self.config, prefix.value.shape[-2], past.value.shape[-2]):
+        new = attention.store(key, value, past.value.dtype)
+        if flash_decoding.serves(self.config, prefix.value.shape[-2], past.value.shape[-2]):
             prefix_lengths = prefix_mask.sum(axis=-1, dtype=jnp.int32)
             attended, own = flash_decoding.attend(query, prefix, prefix_lengths, past, new, index)
         else:
-            own = new if past is None else attention.write(past, new, index)
+            own = attention.write(past, new, index)
             attended = attention.attend_with_prefix(query, prefix, prefix_mask, own, own_mask)
         return self._output(attended), own
 
@@ -235,7 +241,12 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), keys_values
 
-    def extend(self, x: Array, positions: Array, *cached: Stored | Array | None) -> tuple[Array, Stored]:
+    def after_prefix(self, x: Array, *where: Array | KeysValues) -> Array:
+        x = checkpoint_name(constrain(x, "batch", None, "length", None), "layer_input")
+        x = x + self.attention.after_prefix(self.attention_norm(x), *where)
+        return x + self.mlp(self.mlp_norm(x))
+
+    def extend(self, x: Array, positions: Array, *cached: Stored | Array) -> tuple[Array, Stored]:
         attended, own = self.attention.extend(self.attention_norm(x), positions, *cached)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), own

@@ -11,34 +11,43 @@ from jax.sharding import PartitionSpec
 from dsmath.model.sharding import fitting_spec
 
 KEPT = "attended"  # the name, for policies of rematerialization, of what spares the forward pass a second time
+EVERY = -1  # the segment of a key that all queries of its row may look at
 _CACHED = 2**20  # bytes of scores that a CPU takes at a time: they stay in a core's cache
+HELD = 2**30  # bytes of scores that another device takes at a time: they stand in its memory
 _QUERIES, _KEYS = ("batch", "kv_heads", None, "length"), ("batch", "kv_heads", None)
 
 
 @jax.custom_vjp
-def attend(query: Array, key: Array, value: Array, segment_ids: Array) -> Array:
+def attend(query: Array, key: Array, value: Array, segment_ids: Array, key_segments: Array | None = None) -> Array:
     """Causal attention within segments, softmax in float32; arguments as in `attention.attend`.
 
-    Queries are spread over the mesh's sequence axis, and every device there sees all keys. A CPU takes few heads at a
-    time, other devices all at once. The backward pass forms the scores again, from the logarithm of their sum.
-    Source: Dao et al. 2022, algorithm 4, with blocks as long as a row.
+    Queries are spread over the mesh's sequence axis, and every device there sees all keys. Heads are taken few at a
+    time, as many as a CPU's cache or another device's memory has room for. The backward pass forms the scores again,
+    from the logarithm of their sum. Source: Dao et al. 2022, algorithm 4, with blocks as long as a row.
+
+    Args:
+      query, key, value, segment_ids: there may be more keys than queries, whose own are then the last.
+      key_segments: int32 [batch, keys], of `EVERY` or a segment; None: the queries'.
     """
-    return _forward(query, key, value, segment_ids)[0]
+    return _forward(query, key, value, segment_ids, key_segments)[0]
 
 
-def _forward(query: Array, key: Array, value: Array, segment_ids: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(
+    query: Array, key: Array, value: Array, segment_ids: Array, key_segments: Array | None
+) -> tuple[Array, tuple[Array, ...]]:
     query, key, value = _by_head(query, key.shape[2]), key.swapaxes(1, 2), value.swapaxes(1, 2)
-    out, log_sum = _on_devices(_attend_head, (_QUERIES, _QUERIES))(query, key, value, segment_ids)
+    segments = segment_ids, segment_ids if key_segments is None else key_segments
+    out, log_sum = _on_devices(_attend_head, (_QUERIES, _QUERIES))(query, key, value, *segments)
     out, log_sum = checkpoint_name(out, KEPT), checkpoint_name(log_sum, KEPT)
-    return _by_token(out), (query, key, value, segment_ids, out, log_sum)
+    return _by_token(out), (query, key, value, *segments, out, log_sum)
 
 
-def _backward(kept: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, Array, None]:
-    query, key, value, segment_ids, out, log_sum = kept
+def _backward(kept: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, Array, None, None]:
+    query, key, value, segment_ids, key_segments, out, log_sum = kept
     cotangent = _by_head(cotangent, key.shape[1])
     run = _on_devices(_differentiate_head, (_QUERIES, _KEYS, _KEYS))
-    to_query, to_key, to_value = run(query, key, value, segment_ids, out, log_sum, cotangent)
-    return _by_token(to_query), to_key.swapaxes(1, 2), to_value.swapaxes(1, 2), None
+    to_query, to_key, to_value = run(query, key, value, segment_ids, key_segments, out, log_sum, cotangent)
+    return _by_token(to_query), to_key.swapaxes(1, 2), to_value.swapaxes(1, 2), None, None
 
 
 attend.defvjp(_forward, _backward)
@@ -54,6 +63,11 @@ def _by_token(x: Array) -> Array:
     """The way back."""
     batch, kv_heads, group, length, head_dim = x.shape
     return x.transpose(0, 3, 1, 2, 4).reshape(batch, length, kv_heads * group, head_dim)
+
+
+def bytes_at_once() -> int:
+    """Bytes of scores that a device takes at a time, or those of one head where they are more."""
+    return _CACHED if jax.default_backend() == "cpu" else HELD
 
 
 # ------------------------------------------------------------------------------------------------ one head of one row
@@ -100,7 +114,7 @@ def _product(axes: str, x: Array, y: Array) -> Array:
 
 # ------------------------------------------------------------------------------------------------ all heads of all rows
 def _on_devices(head: Callable, outputs: tuple[tuple, ...]) -> Callable:
-    """(query, key, value, segment_ids, others of the queries' layout) -> the head function's results, for all heads.
+    """(query, key, value, their segments, others of the queries' layout) -> the head function's results, for all heads.
 
     Left to itself, the compiler would gather rows that a loop goes through.
 
@@ -109,9 +123,12 @@ def _on_devices(head: Callable, outputs: tuple[tuple, ...]) -> Callable:
       outputs: `_QUERIES` or `_KEYS`, the layout of each result; what is of keys is a sum over queries.
     """
 
-    def run(query: Array, key: Array, value: Array, segment_ids: Array, *others: Array) -> tuple[Array, ...]:
-        places = jnp.broadcast_to(jnp.arange(segment_ids.shape[1], dtype=jnp.int32), segment_ids.shape)
-        arrays = (query, key, value, segment_ids, places, segment_ids, *others)
+    def run(
+        query: Array, key: Array, value: Array, segment_ids: Array, key_segments: Array, *others: Array
+    ) -> tuple[Array, ...]:
+        first = key_segments.shape[1] - segment_ids.shape[1]  # a query's own key stands so much later than itself
+        places = jnp.broadcast_to(first + jnp.arange(segment_ids.shape[1], dtype=jnp.int32), segment_ids.shape)
+        arrays = (query, key, value, segment_ids, places, key_segments, *others)
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty:
             return _each_head(head, *arrays)
@@ -150,12 +167,13 @@ def _each_head(
     ):
         before = places[:, None] >= jnp.arange(len(key), dtype=jnp.int32)
         # Padding looks at padding: a query without any key would give NaN.
-        return head(query, key, value, before & (segments[:, None] == key_segments), *others)
+        is_own = (segments[:, None] == key_segments) | (key_segments == EVERY)
+        return head(query, key, value, before & is_own, *others)
 
     of_heads = [jnp.repeat(x, kv_heads, axis=0) for x in (segments, places, key_segments)]
     query, key, value, *others = (x.reshape(rows * kv_heads, *x.shape[2:]) for x in (query, key, value, *others))
     arrays = (query, key, value, *of_heads, *others)
-    most = max(1, _CACHED // (4 * group * queries * key.shape[1])) if jax.default_backend() == "cpu" else len(query)
+    most = max(1, bytes_at_once() // (4 * group * queries * key.shape[1]))
     if most >= len(query):
         results = jax.vmap(run)(*arrays)
     else:

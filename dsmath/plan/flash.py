@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dsmath.model import attention
+from dsmath.model import attention, xla
 from dsmath.model.sharding import partition_spec
 
 
@@ -16,10 +16,11 @@ def without_kernels() -> Iterator[None]:
     """Lets `attention.attend` be traced for CPU devices whatever its implementation.
 
     In place of the kernels "cudnn" and "splash" stands a function that takes, keeps and exchanges what they do, and
-    computes next to nothing: no scores, no operations of attention. "xla" is itself, scores and all; of float16, which
-    stands for bfloat16 here (`stages.for_cpu`) and which it does not have on CPUs, it is bfloat16 again.
+    computes next to nothing: no scores, no operations of attention. "xla" is itself, with as many scores at a time as
+    an accelerator takes; of float16, which stands for bfloat16 here (`stages.for_cpu`) and which it does not have on
+    CPUs, it is bfloat16 again.
     """
-    plain = attention.attend
+    plain, of_cpu = attention.attend, xla.bytes_at_once
 
     def attend(query: Array, key: Array, value: Array, segment_ids: Array, implementation: str) -> Array:
         if implementation == "xla":
@@ -31,11 +32,11 @@ def without_kernels() -> Iterator[None]:
         spread = jax.shard_map(_stand_in, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False)
         return spread(query, key, value)
 
-    attention.attend = attend
+    attention.attend, xla.bytes_at_once = attend, lambda: xla.HELD
     try:
         yield
     finally:
-        attention.attend = plain
+        attention.attend, xla.bytes_at_once = plain, of_cpu
 
 
 @jax.custom_vjp

@@ -1,5 +1,8 @@
 """Attention by XLA's products against JAX's own, which keeps the scores and is differentiated by JAX."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +61,42 @@ def test_every_mesh_gives_what_one_device_gives(monkeypatch, shape, together):
         got = _with_gradients(xla.attend)(*inputs)
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [None, {"data": 2, "sequence": 2, "tensor": 2}])
+@pytest.mark.parametrize("together", [2**20, 1])
+def test_rows_look_at_the_tokens_of_their_prefix_and_hand_it_their_gradients(monkeypatch, shape, together):
+    monkeypatch.setattr(xla, "_CACHED", together)
+    questions, rows, length, prefix_length = 2, 3, 16, 7
+    query, key, value, segments = _inputs(questions * rows, length, 4, 2)
+    own = [x.reshape(questions, rows, *x.shape[1:]) for x in (query, key, value, segments)]
+    prefix = [x[:questions, :prefix_length] for x in (value, key)]
+    prefix_mask = jnp.arange(prefix_length) < jnp.asarray([[prefix_length], [3]])
+
+    def loss(run, query, key, value, *prefix):
+        out = run(query, key, value, own[3], prefix, prefix_mask)
+        out = jnp.where((own[3] > 0)[..., None, None], out, 0)  # at padding it means nothing
+        return (jnp.sin(jnp.arange(out.size)).reshape(out.shape) * out).sum(), out
+
+    def reference(query, key, value, segments, prefix, prefix_mask):
+        mask = jnp.broadcast_to(prefix_mask[:, None, None], (questions, rows, length, prefix_length))
+        mask = jnp.concatenate([mask, attention.causal_mask(segments)], axis=-1)
+        shared = [jnp.repeat(x[:, None], rows, axis=1) for x in prefix]
+        keys, values = (jnp.concatenate(pair, axis=2) for pair in zip(shared, (key, value), strict=True))
+        attend = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+        return jax.vmap(attend)(query, keys, values, mask=mask[:, :, None])
+
+    def run(function):
+        arguments = (*own[:3], *prefix)
+        return jax.jit(jax.value_and_grad(functools.partial(loss, function), argnums=range(5), has_aux=True))(
+            *arguments
+        )
+
+    (_, expected), gradients = run(reference)
+    with contextlib.nullcontext() if shape is None else jax.set_mesh(make_mesh(shape)):
+        (_, out), got = run(attention.attend_after_prefix)
+    for ours, theirs in zip((out, *got), (expected, *gradients), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-6)
 
 
 def test_rows_and_tokens_that_the_devices_do_not_divide_are_whole_on_each():
