@@ -4,17 +4,19 @@ Docstrings and shipped texts become HTML pages with MathJax, one host a package,
 nothing is asked of them. Which versions are installed decides what the pages say; the seed decides which are shown.
 """
 
-import concurrent.futures
+import contextlib
 import datetime
+import functools
 import hashlib
 import io
+import itertools
 import math
-import multiprocessing
 import os
 import pathlib
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
@@ -24,6 +26,7 @@ from dsmath.runs.workdir import write_atomically
 from dsmath.web.extract import html_to_text
 from dsmath.web.library_pages import render_page
 from dsmath.web.library_sources import STANDARD_LIBRARY, Source, find_entries
+from dsmath.web.pool import Pool
 
 # Hosts under one registered domain belong to one domain, as on the web.
 SOURCES = (
@@ -98,14 +101,10 @@ def render(folder: str | os.PathLike, *, pages_per_host: int, seed: int, num_fil
     if not missing:
         return paths
     records: dict[int, list[tuple[str, bytes]]] = {index: [] for index in missing}
-    with Progress(len(SOURCES), "demo crawl", "host") as progress, _open_pool() as pool:
-        tasks = [
-            pool.submit(_render_host, source, pages_per_host, seed, num_files, frozenset(missing)) for source in SOURCES
-        ]
-        for task in tasks:
-            for index, url, record in task.result():
-                records[index].append((url, record))
-            progress.advance()
+    tasks = [(source, pages_per_host, seed, num_files, frozenset(missing)) for source in SOURCES]
+    for rendered in _map("demo crawl", _render_host, tasks):
+        for index, url, record in rendered:
+            records[index].append((url, record))
     for index in sorted(missing):
         ordered = sorted(records[index], key=lambda item: _draw(seed, "order", item[0]))
         content = b"".join([_info_record(paths[index].name), *(record for _, record in ordered)])
@@ -154,11 +153,8 @@ def other_texts(seed: int, count: int) -> list[tuple[str, str]]:
 def _choose_texts(
     label: str, quotas: Sequence[tuple[Source, int]], seed: int, count: int, *, has_documents: bool
 ) -> list[tuple[str, str]]:
-    with Progress(len(quotas), label, "host") as progress, _open_pool() as pool:
-        texts = []
-        for task in [pool.submit(_render_texts, source, quota, seed, has_documents) for source, quota in quotas]:
-            texts += task.result()
-            progress.advance()
+    tasks = [(source, quota, seed, has_documents) for source, quota in quotas]
+    texts = list(itertools.chain.from_iterable(_map(label, _render_texts, tasks)))
     return random.Random(f"{seed}/{label}").sample(texts, min(count, len(texts)))
 
 
@@ -169,9 +165,19 @@ def _render_texts(source: Source, quota: int, seed: int, has_documents: bool) ->
     return [(html_to_text(render_page(entry, source, [], has_scripts=False)), host) for entry in entries]
 
 
-def _open_pool() -> concurrent.futures.ProcessPoolExecutor:
-    """Processes are spawned: the caller's may run threads, which a fork would break."""
-    return concurrent.futures.ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"))
+def _map(label: str, function: Callable[..., Any], tasks: Sequence[tuple]) -> list[Any]:
+    """[function(*task) for task in tasks], in processes, one task a host."""
+    answers: dict[int, Any] = {}
+    pool = Pool(os.cpu_count() or 1)
+    with Progress(len(tasks), label, "host") as progress, contextlib.closing(pool):
+        for place, answer in pool.run(functools.partial(_numbered, function), list(enumerate(tasks))):
+            answers[place] = answer
+            progress.advance()
+    return [answers[place] for place in range(len(tasks))]
+
+
+def _numbered(function: Callable[..., Any]) -> Callable[[tuple[int, tuple]], tuple[int, Any]]:
+    return lambda task: (task[0], function(*task[1]))
 
 
 def _render_host(

@@ -18,7 +18,7 @@ from typing import Any
 
 from dsmath.runs.errors import InputError
 
-_PRELOADED = ["dsmath.web.pool", "dsmath.web.extraction", "dsmath.web.corpus"]
+_PRELOADED = ["dsmath.web.pool", "dsmath.web.extraction", "dsmath.web.corpus", "dsmath.web.library_docs"]
 
 
 class Pool:
@@ -48,10 +48,10 @@ class Pool:
             self._start()
             yield from self._hand_out(pickle.dumps(make), tasks)
         except BaseException:  # the others are in the middle of tasks of which nobody has any use
-            self.stop()
+            self.close()
             raise
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Ends the processes in the middle of what they do; they remove the files that they have begun."""
         for process in self._processes.values():
             process.terminate()

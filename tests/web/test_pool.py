@@ -34,7 +34,7 @@ def _make_sleeper():
 def pool():
     pool = Pool(2)
     yield pool
-    pool.stop()
+    pool.close()
 
 
 def test_processes_live_over_several_runs(pool):
