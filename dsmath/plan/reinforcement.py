@@ -199,7 +199,7 @@ def _update(
     times = config.updates_per_rollout
     return {
         name: Work(
-            lambda: accumulate.lower(state.params, batch, totals),
+            lambda: accumulate.lower(state.params, batch, state.params),
             batch,
             micro.forward(model_config),
             passes,

@@ -41,10 +41,8 @@ def make_update(
     apply = make_apply(optimizer, mesh)
 
     def update(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, dict[str, Array]]:
-        totals = None
-        for part in batches.split(batch, microbatch_tokens, shards(mesh)):
-            totals = accumulate(state.params, jax.device_put(part, batch_sharding(mesh)), totals)
-        return apply(state, totals)
+        parts = jax.device_put(batches.split(batch, microbatch_tokens, shards(mesh)), batch_sharding(mesh))
+        return apply(state, accumulate(state.params, parts))
 
     return update
 

@@ -77,14 +77,11 @@ def over(parts: Sequence[MicroBatch], compute: Callable[[Any, Batch], Array], pa
 def update(
     state: TrainState,
     parts: Sequence[MicroBatch],
-    accumulate: Callable[[Any, Batch, Totals | None], Totals],
+    accumulate: Callable[[Any, Sequence[Batch]], Totals],
     apply: Callable[[TrainState, Totals], tuple[TrainState, dict[str, Array]]],
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update from the gradients of all micro-batches."""
-    totals = None
-    for part in parts:
-        totals = accumulate(state.params, part.arrays, totals)
-    return apply(state, totals)
+    return apply(state, accumulate(state.params, [part.arrays for part in parts]))
 
 
 def make_loss(model: Transformer, objective: Objective, config: ml_collections.ConfigDict) -> LossFunction:

@@ -1,6 +1,7 @@
 """The training state and its jitted step."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -148,38 +149,48 @@ def make_train_step(
 
 def make_accumulate(
     loss_function: LossFunction, mesh: Mesh, frozen: Any = None
-) -> Callable[[Any, Batch, Totals | None], Totals]:
-    """Jits `(params, batch, totals) -> totals`, for micro-batches of different shapes; the totals are donated.
+) -> Callable[[Any, Sequence[Batch]], Totals]:
+    """Jits `(params, micro-batches) -> totals`, for micro-batches of different shapes.
 
-    Each shape compiles once, and once more if a step begins with it.
+    Each shape compiles once, and once more if a step has no other micro-batch.
 
     Args:
       loss_function: see `LossFunction`.
       mesh: see `make_train_step`.
       frozen: the model's parameters where the state holds adapters; the loss function gets both as one tree.
     Returns:
-      the function. It adds the gradients and the sums of a micro-batch, whose arrays are like `make_train_step`'s, to
-      those of the ones before it; without totals it begins. `make_apply`'s function ends. `lower` takes shapes with
-      shardings.
+      the function. It adds up the gradients and the sums of all micro-batches, whose arrays are like
+      `make_train_step`'s, for `make_apply`'s function. `lower` takes shapes with shardings: of the parameters, of one
+      micro-batch, and of the gradients of those before it, which are donated.
     """
-    gradients = _gradients(loss_function)
+    gradients, shardings = _gradients(loss_function), ()
 
-    def add(params: Any, batch: Batch, totals: Totals | None, frozen: Any, shardings: tuple[Any, ...]) -> Totals:
+    def shardings_of(params: Any) -> tuple[Any, ...]:
+        nonlocal shardings  # of the first ones: after an update the same may be spelled otherwise, and compile again
+        shardings = shardings or tuple(leaf.sharding for leaf in jax.tree.leaves(params))
+        return shardings
+
+    def add(params: Any, batch: Batch, total: Any, frozen: Any, shardings: tuple[Any, ...]) -> Totals:
         grads, sums = gradients(params, batch, frozen)
         # Left alone, the compiler may give each device the whole gradient.
-        like_params = jax.tree.unflatten(jax.tree.structure(grads), shardings)
-        new = jax.lax.with_sharding_constraint(grads, like_params), sums
-        return new if totals is None else jax.tree.map(jnp.add, totals, new)
+        grads = _constrain(grads, shardings)
+        return grads if total is None else jax.tree.map(jnp.add, total, grads), sums
 
     jitted = jax.jit(add, donate_argnums=2, static_argnums=4)
 
-    def run(params: Any, batch: Batch, totals: Totals | None = None) -> Totals:
+    def run(params: Any, batches: Sequence[Batch]) -> Totals:
+        all_sums = None
         with jax.set_mesh(mesh):
-            return jitted(params, to_global(batch, batch_sharding(mesh)), totals, frozen, _shardings(params))
+            total = None if len(batches) == 1 else _zeros(params, shardings_of(params))
+            for batch in batches:
+                batch = to_global(batch, batch_sharding(mesh))
+                total, sums = jitted(params, batch, total, frozen, shardings_of(params))
+                all_sums = sums if all_sums is None else _add(all_sums, sums)
+        return total, all_sums
 
-    def lower(params: Any, batch: Batch, totals: Totals | None = None) -> jax.stages.Lowered:
+    def lower(params: Any, batch: Batch, total: Any = None) -> jax.stages.Lowered:
         with jax.set_mesh(mesh):
-            return jitted.lower(params, batch, totals, frozen, _shardings(params))
+            return jitted.lower(params, batch, total, frozen, shardings_of(params))
 
     run.lower = lower
     return run
@@ -251,5 +262,15 @@ def _compiler_options() -> dict[str, Any] | None:
     }
 
 
-def _shardings(params: Any) -> tuple[Any, ...]:
-    return tuple(leaf.sharding for leaf in jax.tree.leaves(params))
+def _constrain(tree: Any, shardings: tuple[Any, ...]) -> Any:
+    return jax.lax.with_sharding_constraint(tree, jax.tree.unflatten(jax.tree.structure(tree), shardings))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _zeros(params: Any, shardings: tuple[Any, ...]) -> Any:
+    return _constrain(jax.tree.map(jnp.zeros_like, params), shardings)
+
+
+@jax.jit
+def _add(sums: dict[str, Array], others: dict[str, Array]) -> dict[str, Array]:
+    return jax.tree.map(jnp.add, sums, others)

@@ -197,9 +197,8 @@ def accumulated(model, batch, params):
     @functools.cache
     def accumulate(shape, max_tokens):
         mesh, placed, add = prepare(shape)
-        parts, totals = split(batch, max_tokens, mesh.shape["data"] * mesh.shape["fsdp"]), None
-        for part in parts:
-            totals = add(placed, part, totals)
+        parts = split(batch, max_tokens, mesh.shape["data"] * mesh.shape["fsdp"])
+        totals = add(placed, parts)
         for total, leaf in zip(*map(jax.tree.leaves, (totals[0], placed)), strict=True):
             assert total.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
         return jax.device_get(totals), len(parts)

@@ -27,10 +27,8 @@ def trained(make_model_config):
     accumulate = make_accumulate(next_token_loss(model, logits_chunk=8), mesh, frozen=base)
     apply, losses = make_apply(optimizer, mesh), []
     for _ in range(12):
-        totals = None
-        for half in (slice(0, 4), slice(4, 8)):
-            totals = accumulate(state.params, {name: x[half] for name, x in _batch().items()}, totals)
-        state, metrics = apply(state, totals)
+        halves = [{name: x[half] for name, x in _batch().items()} for half in (slice(0, 4), slice(4, 8))]
+        state, metrics = apply(state, accumulate(state.params, halves))
         losses.append(float(metrics["loss"]))
     return model, jax.device_get(base), before, jax.device_get(state.params), losses
 

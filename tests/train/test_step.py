@@ -5,8 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from dsmath.model.sharding import make_mesh
+from dsmath.model.sharding import batch_sharding, make_mesh
 from dsmath.model.transformer import Transformer
+from dsmath.train.rows import to_global
 from dsmath.train.state import create_state, make_accumulate, make_apply, make_train_step
 from dsmath.train.supervised import next_token_loss
 
@@ -92,13 +93,10 @@ def test_micro_batches_of_any_shape_add_up_to_one_step(make_model_config):
     accumulate, apply = make_accumulate(loss_function, mesh), make_apply(optimizer, mesh)
     expected, state = (create_state(model, optimizer, mesh, seed=1) for _ in range(2))
     for index in range(2):
-        batch, totals = _batch(index), None
+        batch = _batch(index)
         expected, wanted = step(expected, batch)
-        for rows in (slice(0, 4), slice(4, 6), slice(6, 8)):
-            before, totals = totals, accumulate(state.params, {name: x[rows] for name, x in batch.items()}, totals)
-            if before is not None:
-                assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before[0]))  # added up in place
-        old = state
+        parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 4), slice(4, 6), slice(6, 8))]
+        totals, old = accumulate(state.params, parts), state
         state, metrics = apply(state, totals)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
         assert metrics.keys() == wanted.keys()
@@ -109,6 +107,22 @@ def test_micro_batches_of_any_shape_add_up_to_one_step(make_model_config):
     for leaf, other, total in zip(*map(jax.tree.leaves, (state.params, expected.params, totals[0])), strict=True):
         assert np.linalg.norm(leaf - other) <= 1e-6 * np.linalg.norm(other)
         assert leaf.sharding.is_equivalent_to(total.sharding, leaf.ndim)
+
+
+def test_micro_batches_compile_once_a_shape_and_add_up_in_place(make_model_config, caplog):
+    mesh = make_mesh({"fsdp": 2, "tensor": 2}, jax.devices()[:4])
+    model, optimizer = Transformer(make_model_config()), optax.sgd(0.1)
+    accumulate, apply = make_accumulate(next_token_loss(model, logits_chunk=5), mesh), make_apply(optimizer, mesh)
+    state, batch = create_state(model, optimizer, mesh, seed=1), _batch(0)
+    parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 4), slice(4, 6), slice(6, 8))]
+    with jax.log_compiles():
+        for parts_of_step in (parts, parts[1:], parts[:2]):
+            state, _ = apply(state, accumulate(state.params, parts_of_step))
+    for name, times in (("add", 2), ("update", 1)):
+        assert sum(f"Compiling jit({name})" in message for message in caplog.messages) == times, name
+    lowered = accumulate.lower(state.params, to_global(parts[0], batch_sharding(mesh)), state.params)
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params))
+    assert lowered.compile().memory_analysis().alias_size_in_bytes == held
 
 
 def test_training_learns_what_repeats(make_model_config):
