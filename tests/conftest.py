@@ -16,7 +16,8 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["DO_NOT_TRACK"] = "true"
 # Eight devices on two busy cores may wait for each other longer than the 40 seconds after which XLA aborts.
 XLA_FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-# Tests spend their time compiling, not computing: compile faster, and each program once.
+# Tests spend their time compiling, not computing: compile faster, in one piece, and each program once.
+XLA_FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # 0.11 took the flag away
     XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitters: slower kernels in half of the time
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
@@ -28,6 +29,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # They trace as long as they compile: no stack for every operation, no look at all objects after every 700 new ones.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+os.environ.setdefault("FLAX_PROFILE", "false")  # nor names of modules
+# A hundred processes of theirs import the project: they need not parse it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 gc.freeze()
 gc.set_threshold(200_000, 20, 20)
 
@@ -48,6 +52,8 @@ def browser():
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("no Chromium is installed (apt-get install chromium)")
+    # Five seconds, the default, are too few for a page with megabytes of Plotly beside two workers that compile.
+    playwright_sync.expect.set_options(timeout=30_000)
     with playwright_sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

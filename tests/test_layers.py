@@ -1,6 +1,7 @@
 """Imports go one way; every file is read."""
 
 import ast
+import functools
 import graphlib
 import pathlib
 import subprocess
@@ -46,6 +47,7 @@ def _modules() -> dict[str, pathlib.Path]:
 MODULES = _modules()
 
 
+@functools.cache
 def _imports(module: str) -> set[str]:
     """The modules that a file imports, wherever in the file, dotted as deep as they are modules of ours."""
     found = set()
@@ -60,9 +62,6 @@ def _imports(module: str) -> set[str]:
     return found
 
 
-IMPORTS = {module: _imports(module) for module in MODULES}
-
-
 def _folder(module: str) -> str | None:
     """The layer of a module: `model` for dsmath.model.attention; None for the bare package."""
     parts = module.split(".")
@@ -71,8 +70,8 @@ def _folder(module: str) -> str | None:
 
 def test_there_are_files_to_read():
     assert {"dsmath.model.transformer", "experiments.rl", "configs.rl", "dsmath.web.mine"} <= MODULES.keys()
-    assert "dsmath.model.transformer" in IMPORTS["experiments.evaluate"]
-    assert "dsmath.rl.phases" in IMPORTS["experiments.rl"]  # from dsmath.rl import …, phases, …
+    assert "dsmath.model.transformer" in _imports("experiments.evaluate")
+    assert "dsmath.rl.phases" in _imports("experiments.rl")  # from dsmath.rl import …, phases, …
 
 
 def test_every_folder_of_the_package_has_a_layer():
@@ -82,7 +81,7 @@ def test_every_folder_of_the_package_has_a_layer():
 @pytest.mark.parametrize("module", sorted(module for module in MODULES if _folder(module)))
 def test_a_module_imports_only_the_layers_below_it(module):
     layer = _folder(module)
-    for name in IMPORTS[module]:
+    for name in _imports(module):
         top = name.split(".")[0]
         assert top not in ("experiments", "configs", "tests"), f"{module} imports {name}"
         if top == "dsmath" and _folder(name):
@@ -91,8 +90,8 @@ def test_a_module_imports_only_the_layers_below_it(module):
 
 def test_the_model_side_and_the_web_side_do_not_meet():
     model_side = {"model", "train", "huggingface", "rollout", "rl", "reward", "evaluation", "serve", "plan"}
-    for module, names in IMPORTS.items():
-        folders = {_folder(name) for name in names}
+    for module in MODULES:
+        folders = {_folder(name) for name in _imports(module)}
         if _folder(module) in ("web", "sandbox"):
             assert not folders & model_side, module
         if _folder(module) in model_side:
@@ -101,12 +100,12 @@ def test_the_model_side_and_the_web_side_do_not_meet():
 
 @pytest.mark.parametrize("module", sorted(module for module in MODULES if module.split(".")[0] == "configs"))
 def test_configs_import_nothing_but_ml_collections_and_each_other(module):
-    assert {name.split(".")[0] for name in IMPORTS[module]} <= {"ml_collections", "configs"}
+    assert {name.split(".")[0] for name in _imports(module)} <= {"ml_collections", "configs"}
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if _folder(m) in ("model", "train", "rollout", "plan")))
 def test_the_numerical_core_stands_on_few_libraries(module):
-    outside = {name.split(".")[0] for name in IMPORTS[module]} - sys.stdlib_module_names - {"dsmath"}
+    outside = {name.split(".")[0] for name in _imports(module)} - sys.stdlib_module_names - {"dsmath"}
     assert outside <= CORE
 
 
@@ -126,10 +125,10 @@ assert read_metrics({str(tmp_path)!r}) == [{{"step": 1, "loss": 2.0}}]
 
 
 def test_no_module_imports_an_experiment():
-    for module, names in IMPORTS.items():
-        assert not [name for name in names if name.split(".")[0] == "experiments"], module
+    for module in MODULES:
+        assert not [name for name in _imports(module) if name.split(".")[0] == "experiments"], module
 
 
 def test_no_imports_go_in_a_circle():
-    graph = {module: {name for name in names if name in MODULES} for module, names in IMPORTS.items()}
+    graph = {module: _imports(module) & MODULES.keys() for module in MODULES}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle

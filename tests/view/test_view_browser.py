@@ -45,7 +45,6 @@ def open_page(browser):
         problems, refused = [], re.compile("refused to|violates|policy|uncaught|error", re.IGNORECASE)
 
         def watch(page, url):
-            page.set_default_timeout(20_000)
             page.on("pageerror", lambda error: problems.append(f"error: {error}"))
             page.on(
                 "console",
@@ -135,12 +134,12 @@ def test_a_run_that_goes_on_is_followed(make_run, serve, open_page, append):
     expect(row).to_contain_text("rl · running · step 1 of 3")
     append(folder, {"step": 2, "loss": 3.0})
     write_json(folder / "heartbeat.json", {"step": 2, "time": 4e9, "host": "another"})
-    expect(row).to_contain_text("step 2 of 3", timeout=15_000)
+    expect(row).to_contain_text("step 2 of 3")
     page.wait_for_function("document.querySelector('.plot').data[0].y.length === 2")
     make_run("new", "sft", {"init_from": ("live", 2)})
-    expect(page.locator("#runs > li")).to_have_count(2, timeout=15_000)
+    expect(page.locator("#runs > li")).to_have_count(2)
     write_json(folder / "result.json", {"loss": 3.0})
-    expect(row).to_contain_text("finished · loss 3", timeout=15_000)
+    expect(row).to_contain_text("finished · loss 3")
 
 
 def test_configs_samples_and_reports(root, serve, open_page):

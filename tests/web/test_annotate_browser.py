@@ -56,7 +56,6 @@ def open_page(browser):
             context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(15_000)
             page.on("pageerror", lambda error: problems.append(f"error: {error}"))
             page.on(
                 "console", lambda message: refused.search(message.text) and problems.append(f"console: {message.text}")
@@ -263,7 +262,7 @@ def test_hostile_pages_never_run(tmp_path, make_mining_workdir, open_page):
         cut = page.get_by_role("button", name="Read on")
         for left in reversed(range(cut.count())):
             cut.first.click()
-            expect(cut).to_have_count(left, timeout=15_000)
+            expect(cut).to_have_count(left)
         page.keyboard.press("Escape")
         page.keyboard.press("m")
         expect(page.locator("#added")).to_have_text("+8 pages added")
