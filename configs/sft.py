@@ -2,7 +2,7 @@
 
     python -m experiments.sft --config=configs/sft.py:nano --workdir=runs/sft --config.init_from=runs/pretrain
 
-Expect at nano, on 2 cores: 50 s, loss about 0.2; greedy accuracy 23 to 58 % on held-out problems over five runs.
+Expect at nano, on 2 cores: 50 s, loss about 0.2; greedy accuracy 23 to 58 % on held-out problems over six runs.
 
 On real files: --config.problems=DIR --config.num_problems=0, a folder with GSM8K's train.jsonl and test.jsonl; and room
 for their solutions: --config.length=768.
