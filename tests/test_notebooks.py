@@ -151,7 +151,11 @@ def execute(folders) -> Iterator[Callable[[pathlib.Path], nbformat.NotebookNode]
         notebook = read(path)
         notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # it must not live on another's names
         resources = {"metadata": {"path": str(ROOT / "notebooks")}}
-        nbclient.NotebookClient(notebook, km=kernel, timeout=300, resources=resources).execute()
+        client = nbclient.NotebookClient(notebook, km=kernel, timeout=300, resources=resources)
+        try:
+            client.execute()
+        finally:
+            client.kc.stop_channels()  # else they ask for the kernel's ports for ever, whoever listens there next
         return notebook
 
     yield run

@@ -157,7 +157,8 @@ def host(tmp_path_factory, pool):
     (folder / "secret").write_text("THROUGH", encoding="utf-8")
     numbers = _NUMBERS.get(platform.machine(), dict.fromkeys(("CLONE", "BPF", "KEYCTL"), -1))
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler))
+        handler = http.server.SimpleHTTPRequestHandler
+        server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         stack.callback(server.shutdown)
