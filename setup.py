@@ -12,6 +12,7 @@ _RUNTIME = [
     "etils",
     "fasttext>=0.9.3",
     "fastwarc>=2.0",
+    "filelock",
     "flax>=0.12",
     "grain>=0.2.18",
     "importlib-resources",  # tensorflow-datasets imports it without requiring it
@@ -62,7 +63,6 @@ _EXTRAS = {
     "isabelle": ["isabelle-client>=1.1"],  # miniF2F; Isabelle itself is no Python package
     "wandb": ["wandb"],  # metrics mirrored to Weights & Biases
     "dev": [
-        "filelock",
         "httpx",
         "hypothesis",
         "ipykernel",

@@ -49,9 +49,7 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
     with lock_workdir(folder):
         write_json(folder / CONFIG, {"stage": "sweep", **config.to_dict()})
         write_atomically(folder / "commands.sh", write_commands(stages.values()))
-        # Runs of one shape compile the same programs
-        environment = {"JAX_COMPILATION_CACHE_DIR": str(store / ".compiled")} | os.environ
-        ended = run_stages(stages, config.jobs, environment)
+        ended = run_stages(stages, config.jobs)
         rows = ablation.collect(points, config.metrics)
         if rows:
             write_results(folder, config, rows)

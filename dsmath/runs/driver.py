@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from dsmath.runs import fields, processes
 from dsmath.runs.errors import SAVED_STATUS, InputError, Paused, Preempted
 from dsmath.runs.next_commands import find_next
+from dsmath.runs.programs import keep_programs
 from dsmath.runs.workdir import CONFIG, check_same, lock_workdir, open_workdir, read_result, write_result
 
 Run = Callable[[ml_collections.ConfigDict, Any], dict[str, Any]]
@@ -74,6 +75,7 @@ def command_line(
             processes.start(given.coordinator, given.num_processes, given.process_id, given.distributed)
             if not processes.is_main():
                 logging.set_verbosity(logging.ERROR)  # the first process warns for all
+        keep_programs()
         start(config_flag.value, workdir_flag.value)
 
     run_program(stage, begin, configs=[config_flag])

@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.1
 
 
 def run_stages(
-    stages: Mapping[pathlib.Path, Stage], jobs: int, environment: Mapping[str, str], stream: TextIO | None = None
+    stages: Mapping[pathlib.Path, Stage], jobs: int, stream: TextIO | None = None
 ) -> dict[pathlib.Path, str]:
     """Runs what has not finished, at most `jobs` at a time, each on its share of the cores.
 
@@ -32,12 +32,11 @@ def run_stages(
     Args:
       stages: by folder.
       jobs: how many run at a time.
-      environment: variables of the processes.
       stream: where progress is told; standard error by default.
     Returns:
       What ended otherwise than finished, by folder: PAUSED, WAITS, KEPT_BACK, or "failed with status …".
     """
-    runner = _Runner(stages, jobs, environment, stream or sys.stderr)
+    runner = _Runner(stages, jobs, stream or sys.stderr)
     try:
         return runner.run()
     finally:
@@ -45,8 +44,8 @@ def run_stages(
 
 
 class _Runner:
-    def __init__(self, stages: Mapping[pathlib.Path, Stage], jobs: int, environment: Mapping[str, str], stream: TextIO):
-        self._stages, self._environment, self._stream = stages, environment, stream
+    def __init__(self, stages: Mapping[pathlib.Path, Stage], jobs: int, stream: TextIO):
+        self._stages, self._stream = stages, stream
         self._place = {folder: place for place, folder in enumerate(stages)}
         self._running: dict[int, tuple[pathlib.Path, subprocess.Popen, float]] = {}  # by slot
         self._cores = _shares(jobs)
@@ -97,7 +96,6 @@ class _Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
             )
         self._running[slot] = (folder, process, time.monotonic())
         self._tell(f"starts   {stage.name}")

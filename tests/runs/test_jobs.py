@@ -1,7 +1,6 @@
 """Stages run parents first, several at a time; a failure keeps back its descendants alone."""
 
 import io
-import os
 import pathlib
 import sys
 import threading
@@ -27,7 +26,7 @@ def _stage(folder: pathlib.Path, body: str = "pass", parents: tuple[pathlib.Path
 def _run(*stages: Stage, jobs: int = 2) -> tuple[dict[str, str], str]:
     """What did not finish, by name, and what was told."""
     told = io.StringIO()
-    ended = run_stages({stage.workdir: stage for stage in stages}, jobs, os.environ, told)
+    ended = run_stages({stage.workdir: stage for stage in stages}, jobs, told)
     return {folder.name: how for folder, how in ended.items()}, told.getvalue()
 
 
@@ -103,4 +102,4 @@ def test_a_folder_where_another_process_works_is_waited_for(tmp_path):
 
 def test_a_number_of_jobs_below_one_is_named():
     with pytest.raises(InputError, match=r"config\.jobs: 0 must be at least 1"):
-        run_stages({}, 0, os.environ)
+        run_stages({}, 0)
