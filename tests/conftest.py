@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 
 import filelock
+import hypothesis
 import pytest
 
 # Before anything imports jax or daft.
@@ -32,6 +33,15 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("FLAX_PROFILE", "false")  # nor names of modules
 # A hundred processes of theirs import the project: they need not parse it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# The same examples every time, and no limit on their time: a busy machine must not fail a test.
+hypothesis.settings.register_profile(
+    "dsmath",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("dsmath")
 gc.freeze()
 gc.set_threshold(200_000, 20, 20)
 

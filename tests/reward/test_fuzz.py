@@ -6,14 +6,13 @@ import sys
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz_answers import judge_every_way, mutate, read_corpus
 from dsmath.reward import symbolic
 
 _TEXTS = read_corpus([__file__.replace("test_fuzz.py", "pairs.txt")])
-_CALM = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
 
 def _judge(text: str, gold: str, benchmark: str) -> None:
@@ -24,20 +23,20 @@ def _judge(text: str, gold: str, benchmark: str) -> None:
     assert time.process_time() - started < 5  # under 0.4 s
 
 
-@settings(_CALM, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.sampled_from(["", "math", "ocw", "gaokao_mathcloze", "cmath"]))
 def test_mutated_answers_are_judged(seed, benchmark):
     rng = random.Random(seed)
     _judge(mutate(rng, rng.choice(_TEXTS), rng.choice(_TEXTS)), rng.choice(_TEXTS), benchmark)
 
 
-@settings(_CALM, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(max_size=80), st.sampled_from(_TEXTS))
 def test_any_text_is_judged(text, gold):
     _judge(text, gold, "")
 
 
-@settings(_CALM, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(alphabet="0123456789.,/^_{}()[]\\+-*=<>|%!$xe 又分之万", max_size=60), st.sampled_from(_TEXTS))
 def test_any_formula_is_judged(text, gold):
     _judge(text, gold, "ocw")

@@ -13,9 +13,10 @@ from dsmath.runs.jobs import LOG, run_stages
 from dsmath.runs.sweep import Stage
 from dsmath.runs.workdir import lock_workdir
 
-FINISH = (
-    "import pathlib, sys, time; began = time.time(); {}; pathlib.Path(sys.argv[1], 'result.json').write_text('{{}}')"
-)
+FINISH = """import pathlib, sys, time
+began = time.time()
+{}
+pathlib.Path(sys.argv[1], "result.json").write_text("{{}}")"""
 
 
 def _stage(folder: pathlib.Path, body: str = "pass", parents: tuple[pathlib.Path, ...] = ()) -> Stage:
@@ -69,11 +70,16 @@ def test_a_stage_that_ends_without_a_result_and_without_an_error_has_not_failed(
     assert ended == {"one": how}
 
 
-@pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])
-def test_no_more_than_the_asked_number_run_at_a_time(tmp_path, jobs, together):
-    body = "print(began); time.sleep(1.0); print(time.time())"
+@pytest.mark.parametrize(("jobs", "patience", "together"), [(1, 0.5, False), (2, 60.0, True)])
+def test_no_more_than_the_asked_number_run_at_a_time(tmp_path, jobs, patience, together):
+    """Each waits for the other, for a time."""
+    body = f"""folder = pathlib.Path(sys.argv[1])
+(folder / "began").touch()
+while len([*folder.parent.glob("*/began")]) < 2 and time.time() - began < {patience}: time.sleep(0.02)
+print(began)
+print(time.time())"""
     _run(*(_stage(tmp_path / name, body) for name in "ab"), jobs=jobs)
-    spans = [[float(line) for line in (tmp_path / name / LOG).read_text().splitlines()[1:]] for name in "ab"]
+    spans = [[float(line) for line in (tmp_path / name / LOG).read_text().splitlines()[-2:]] for name in "ab"]
     (_, first_end), (second_begin, _) = sorted(spans)
     assert (second_begin < first_end) == together
 

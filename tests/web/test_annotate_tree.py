@@ -1,7 +1,7 @@
 """The tree of a domain's paths against the patterns that mining reads, on addresses of all kinds."""
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmath.web.annotate.tree import DomainTree, readable
@@ -32,7 +32,6 @@ _path = st.one_of(st.just(""), _text.map("/{}".format), _text.map("?{}".format))
 _url = st.builds("https://{}{}".format, st.sampled_from(["m.org", "a.m.org", "M.org:80"]), _path)
 
 
-@settings(deadline=None)
 @given(st.lists(_url, min_size=1, max_size=12))
 def test_every_node_holds_the_pages_that_its_pattern_matches(urls):
     tree = _tree(urls)
@@ -48,7 +47,6 @@ def test_every_node_holds_the_pages_that_its_pattern_matches(urls):
         assert tree.path_to(node.address)[-1][0] == node
 
 
-@settings(deadline=None)
 @given(st.lists(_url, min_size=1, max_size=8), st.lists(st.tuples(_url, st.booleans()), max_size=5))
 def test_marks_decide_as_the_mining_does(urls, marks):
     patterns = []

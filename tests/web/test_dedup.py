@@ -64,7 +64,7 @@ def test_text_key_forgets_white_space_alone():
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_signature_is_that_of_the_words(text):
     words = dedup._WORD.findall(text.lower())
     first, second = dedup.page_signatures([text, " ".join(words)])

@@ -71,7 +71,7 @@ def _key_number(url: str) -> int:
 SCORES_WITH_TIES = st.lists(st.sampled_from([0.0, 1e-7, 0.25, 0.5, 0.7, 0.50000006, 0.9, 0.99999994, 1.0]), min_size=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(score_N=SCORES_WITH_TIES, share=st.floats(0, 0.99), data=st.data())
 def test_cut_is_that_of_the_sorted_list(tmp_path_factory, score_N, share, data):
     bytes_N = data.draw(st.lists(st.integers(1, 50), min_size=len(score_N), max_size=len(score_N)))

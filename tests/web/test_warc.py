@@ -228,7 +228,7 @@ def test_a_file_of_nothing_but_starts_ends_soon(tmp_path, mark):
 _PAGES = [_record(f"https://a.org/{number}", _html(number)) for number in range(8)]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     is_compressed=st.booleans(),
     place=st.floats(0, 1),
