@@ -142,7 +142,7 @@ def document_batches(
     batch_size: int,
     seed: int,
     on_exhausted: str = REPEAT,
-    rows: range | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Batches:
     """A mixture of documents, concatenated and cut into full rows.
 
@@ -206,7 +206,7 @@ def warn_of_epochs(sources: Mapping[str, Any], weights: Mapping[str, float], num
 
 
 def solution_batches(
-    source: Any, *, length: int, batch_size: int, seed: int, packing_bins: int, rows: range | None = None
+    source: Any, *, length: int, batch_size: int, seed: int, packing_bins: int, rows: Sequence[int] | None = None
 ) -> Batches:
     """Whole examples, concatenated at random into rows; each epoch is in another order.
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dsmath.runs.errors import InputError
@@ -49,11 +50,15 @@ def use_cpu_devices(count: int) -> None:
 def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
     """Builds the mesh with all of `MESH_AXES`.
 
+    Devices that are neighbours on a TPU's torus are neighbours on the mesh, so a process's need not lie side by side.
+    Several TPU slices share the axes data and fsdp among them: the network between them is the slowest.
+
     Args:
       shape: devices along each axis; an axis that is left out has 1, one axis may be -1 for "the rest".
       devices: defaults to all devices of all processes.
     Raises:
-      InputError: an unknown axis, or a product that is not the number of devices.
+      InputError: an unknown axis, a product that is not the number of devices, or a shape that their torus or their
+        slices cannot take.
     """
     devices = jax.devices() if devices is None else devices
     unknown = set(shape) - set(MESH_AXES)
@@ -70,8 +75,30 @@ def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None)
             f"config.mesh: {dict(zip(MESH_AXES, sizes, strict=True))} needs {int(np.prod(sizes))} devices, "
             f"{len(devices)} are here; change config.mesh, or set one axis to -1"
         )
-    # Auto axes: the compiler places the collectives. The default, explicit axes, refuses x @ x.T of sharded operands.
-    return jax.make_mesh(sizes, MESH_AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+    # Auto axes: the compiler places the collectives. Explicit axes would refuse x @ x.T of sharded operands.
+    return Mesh(_arrange(sizes, devices), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+
+
+def _arrange(sizes: list[int], devices: list[jax.Device]) -> np.ndarray:
+    """The devices in the shape of the mesh."""
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    try:
+        if devices[0].platform != "tpu" or num_slices == 1:
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        data = math.gcd(sizes[0], num_slices)
+        fsdp = num_slices // data
+        if sizes[1] % fsdp:
+            raise InputError(
+                f"config.mesh: data={sizes[0]} and fsdp={sizes[1]} cannot be shared by {num_slices} slices; make one "
+                f"of them a multiple of {num_slices}"
+            )
+        within = [sizes[0] // data, sizes[1] // fsdp, *sizes[2:]]
+        return mesh_utils.create_hybrid_device_mesh(within, [data, fsdp, 1, 1], devices, allow_split_physical_axes=True)
+    except NotImplementedError as error:
+        raise InputError(
+            f"config.mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not fit these devices ({error}); "
+            "take powers of two"
+        ) from error
 
 
 def partition_spec(axes: tuple[str | None, ...]) -> PartitionSpec:

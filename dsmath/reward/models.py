@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from dsmath.data.tokenizer import Tokenizer
 from dsmath.model.heads import ValueModel, headless
 from dsmath.model.precision import cast_matrices
-from dsmath.model.sharding import batch_sharding
 from dsmath.model.transformer import Transformer
 from dsmath.reward import losses
 from dsmath.rollout.batches import completion_values
@@ -167,7 +166,7 @@ def make_values(model: ValueModel, mesh: Mesh, loss: str) -> Callable[[Any, Batc
 
     def run(params: Any, batch: Batch) -> Array:
         with jax.set_mesh(mesh):
-            return jitted(params, to_global(batch, batch_sharding(mesh)))
+            return jitted(params, to_global(batch, mesh))
 
     return run
 

@@ -7,37 +7,40 @@ import jax
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from dsmath.model.sharding import batch_sharding
 from dsmath.runs import processes
-from dsmath.runs.errors import InputError
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> range:
-    """The rows of a global batch that lie on this process's devices; processes that split a row both make it.
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a global batch that lie on this process's devices, in order; not side by side on a TPU's torus.
 
-    Raises:
-      InputError: they are not side by side in the order of the mesh.
+    Processes that split a row both make it.
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    rows = {row for (place,) in places for row in range(*place.indices(batch_size))}
-    if max(rows) - min(rows) + 1 != len(rows):
-        raise InputError(
-            f"config.mesh: the rows of process {processes.index()} do not lie side by side in a batch; give the axes "
-            "data and fsdp, the first ones, the sizes by which the processes divide the devices"
-        )
-    return range(min(rows), max(rows) + 1)
+    return sorted({row for (place,) in places for row in range(*place.indices(batch_size))})
 
 
-def to_global(batch: Mapping[str, Any], sharding: NamedSharding) -> dict[str, Array]:
+def to_global(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Array]:
     """A batch on the mesh: of NumPy arrays with the rows of this process (all of them, of one process), or JAX's."""
+    sharding = batch_sharding(mesh)
     if processes.count() == 1:
         return jax.device_put(dict(batch), sharding)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    place = {shard: place for place, shard in enumerate(local_rows(mesh, shards))}
+
+    def spread(array: np.ndarray) -> Array:
+        size = len(array) // len(place)  # rows of a shard
+
+        def cut(index: tuple[slice, ...]) -> np.ndarray:
+            start = place[(index[0].start or 0) // size] * size
+            return array[start : start + size]
+
+        return jax.make_array_from_callback((size * shards, *array.shape[1:]), sharding, cut)
+
     return {
-        name: jax.device_put(array, sharding)
-        if isinstance(array, Array)
-        else jax.make_array_from_process_local_data(sharding, array)
+        name: jax.device_put(array, sharding) if isinstance(array, Array) else spread(array)
         for name, array in batch.items()
     }
 

@@ -12,7 +12,7 @@ from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
-from dsmath.model.sharding import batch_sharding, replicated, tree_shardings
+from dsmath.model.sharding import replicated, tree_shardings
 from dsmath.model.transformer import Transformer, init_params
 from dsmath.train import lora
 from dsmath.train.rows import to_global
@@ -137,7 +137,7 @@ def make_train_step(
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):
-            return jitted(state, to_global(batch, batch_sharding(mesh)))
+            return jitted(state, to_global(batch, mesh))
 
     def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
         with jax.set_mesh(mesh):
@@ -183,7 +183,7 @@ def make_accumulate(
         with jax.set_mesh(mesh):
             total = None if len(batches) == 1 else _zeros(params, shardings_of(params))
             for batch in batches:
-                batch = to_global(batch, batch_sharding(mesh))
+                batch = to_global(batch, mesh)
                 total, sums = jitted(params, batch, total, frozen, shardings_of(params))
                 all_sums = sums if all_sums is None else _add(all_sums, sums)
         return total, all_sums

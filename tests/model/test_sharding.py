@@ -1,7 +1,10 @@
 """The mesh and the table of rules."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import linen as nn
@@ -39,6 +42,44 @@ def test_a_mesh_has_all_axes_and_minus_one_takes_the_rest():
 def test_a_wrong_mesh_is_named(shape, named):
     with pytest.raises(InputError, match=named):
         make_mesh(shape)
+
+
+class _Chip:
+    """What JAX's layout asks of a TPU chip."""
+
+    platform, device_kind, core_on_chip = "tpu", "TPU v5p", 0
+
+    def __init__(self, number: int, coords: tuple[int, int, int], slice_index: int):
+        self.id, self.coords, self.slice_index, self.process_index = number, coords, slice_index, number // 4
+
+
+def _chips(sides: tuple[int, int, int], slices: int = 1) -> list[_Chip]:
+    places = [place[::-1] for place in itertools.product(*map(range, sides[::-1]))]  # x runs fastest
+    return [_Chip(len(places) * s + number, place, s) for s in range(slices) for number, place in enumerate(places)]
+
+
+@pytest.mark.parametrize("shape", [{"fsdp": 16, "tensor": 4}, {"fsdp": 32, "tensor": 2}, {"fsdp": 8, "tensor": 8}])
+def test_neighbours_of_a_torus_share_the_innermost_axis(shape):
+    devices = make_mesh(shape, _chips((4, 4, 4))).devices
+    assert devices.size == len(set(devices.flat)) == 64
+    for group in devices.reshape(-1, shape["tensor"]):  # a ring, or two of them
+        coords = np.array([chip.coords for chip in group])
+        assert np.prod(np.ptp(coords, axis=0) + 1) == len(group)
+
+
+@pytest.mark.parametrize(
+    ("shape", "slices"),
+    [({"data": 2, "fsdp": 16, "tensor": 4}, 2), ({"data": 2, "fsdp": 32, "tensor": 4}, 4), ({"fsdp": 64}, 1)],
+)
+def test_slices_share_data_first_and_fsdp_next(shape, slices):
+    devices = make_mesh(shape, _chips((4, 4, 4), slices)).devices
+    rows = devices.reshape(slices, -1)
+    assert [{chip.slice_index for chip in row} for row in rows] == [{number} for number in range(slices)]
+
+
+def test_a_mesh_that_slices_or_a_torus_cannot_take_is_named():
+    with pytest.raises(InputError, match=r"config\.mesh: data=2 and fsdp=1 cannot be shared by 4 slices"):
+        make_mesh({"data": 2, "tensor": 128}, _chips((4, 4, 4), 4))
 
 
 def test_a_changed_number_of_cpu_devices_needs_a_new_process():

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from dsmath.model.sharding import batch_sharding, make_mesh
+from dsmath.model.sharding import make_mesh
 from dsmath.model.transformer import Transformer
 from dsmath.train.rows import to_global
 from dsmath.train.state import create_state, make_accumulate, make_apply, make_train_step
@@ -120,7 +120,7 @@ def test_micro_batches_compile_once_a_shape_and_add_up_in_place(make_model_confi
             state, _ = apply(state, accumulate(state.params, parts_of_step))
     for name, times in (("add", 2), ("update", 1)):
         assert sum(f"Compiling jit({name})" in message for message in caplog.messages) == times, name
-    lowered = accumulate.lower(state.params, to_global(parts[0], batch_sharding(mesh)), state.params)
+    lowered = accumulate.lower(state.params, to_global(parts[0], mesh), state.params)
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params))
     assert lowered.compile().memory_analysis().alias_size_in_bytes == held
 
