@@ -44,7 +44,11 @@ class RopeScaling:
             raise InputError(f"config.model.rope_scaling: factor {scaling.factor} and original_length must be positive")
         if not 0 < scaling.low_freq_factor < scaling.high_freq_factor:
             raise InputError("config.model.rope_scaling: low_freq_factor must be positive and below high_freq_factor")
-        return scaling
+        if scaling.kind == "llama3":
+            return scaling
+        # What the kind does not use must not tell two models apart.
+        unused = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_length": 1}
+        return dataclasses.replace(scaling, **unused, factor=1.0 if scaling.kind == "none" else scaling.factor)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
+from configs.pretrain import get_config
 from dsmath.huggingface import config as configs
+from dsmath.model.config import ModelConfig
 from dsmath.runs.errors import InputError
 
 PATH = pathlib.Path("checkpoint/config.json")
@@ -70,6 +72,14 @@ def test_llama_3s_frequencies_are_read():
 def test_fields_that_old_files_lack_have_the_values_of_their_time():
     old = {name: LLAMA[name] for name in LLAMA if not name.startswith(("rope", "num_key", "attention", "tie"))}
     assert _read(old) == _read(LLAMA)
+
+
+def test_the_preset_of_the_7b_goes_on_from_deepseeks_checkpoint():
+    preset = get_config("7b").model
+    ModelConfig.create({**preset, "vocab_size": 102400}).check_child_of(_read(LLAMA))
+    stretched = _read(LLAMA | {"rope_scaling": {"type": "linear", "factor": 4.0}})
+    with pytest.raises(InputError, match=r"config\.model\.rope_scaling: "):
+        ModelConfig.create({**preset, "vocab_size": 102400}).check_child_of(stretched)
 
 
 @pytest.mark.parametrize(
