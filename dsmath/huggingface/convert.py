@@ -160,7 +160,8 @@ def from_orbax(
                 _write_block(leaf, part, block, [places[name] for name in leaf.names()])
                 progress.advance(block.size)
     embedding = next(iter(dtypes.values()))
-    write_json(folder / configs.FILE, configs.to_huggingface(config, dtype=embedding.name, length=length))
+    model = configs.to_huggingface(config, dtype=embedding.name, length=length)
+    write_json(folder / configs.FILE, model | tokenizers.special_ids(tokenizer))
     for name, content in tokenizers.to_huggingface(tokenizer).items():
         write_atomically(folder / name, content)
     return {"parameters": parameters, "files": len({place.file for place in places.values()})}

@@ -41,6 +41,13 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
     return files
 
 
+def special_ids(tokenizer: Tokenizer) -> dict[str, int | list[int]]:
+    """The fields of a config.json that name the special tokens, as generation_config.json has them."""
+    stated = json.loads(to_huggingface(tokenizer)[_GENERATION])
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    return {f"{role}_token_id": stated.get(f"{role}_token_id", token_id) for role, token_id in ids.items()}
+
+
 def generation_settings(config: dict[str, object]) -> bytes | None:
     """A generation_config.json from the ids that a checkpoint's config.json states; None where it states none."""
     names = [f"{role}_token_id" for role in ("bos", "eos", "pad")]

@@ -72,6 +72,12 @@ def test_a_round_trip_is_exact_to_the_bit(make_checkpoint, read_tensors, tmp_pat
     config = json.loads((back / "config.json").read_text())
     assert config == json.loads((again / "config.json").read_text())
     assert config["max_position_embeddings"] == 512
+    tokenizer = Tokenizer.load(back, "--from")
+    assert [config[f"{role}_token_id"] for role in ("bos", "eos", "pad")] == [
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.pad_id,
+    ]
     assert config["torch_dtype"] == dtype
 
 
