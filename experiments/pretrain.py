@@ -50,6 +50,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
     model_config = ModelConfig.create({**config.model, "vocab_size": vocab_size})
     if config.init_from:
         model_config.check_child_of(parent)
+    supervised.check_model(config, model_config, mesh)
 
     # Data
     files = [file for name, path in mined.items() for file in documents.find_data(path, f"config.corpora.{name}")]

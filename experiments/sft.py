@@ -30,6 +30,7 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Model, as the parent has it
     model_config = read_model(config.init_from)
+    supervised.check_model(config, model_config, mesh)
     tokenizer = Tokenizer.load(config.init_from, "config.init_from")
 
     # Data

@@ -61,6 +61,20 @@ def causal_mask(segment_ids: Array) -> Array:
     return same & causal
 
 
+def check(implementation: str, length: int, head_dim: int) -> None:
+    """Refuses rows, or heads, that an implementation does not take.
+
+    Args:
+      implementation: see `ModelConfig.attention`.
+      length: tokens of a row on one device.
+      head_dim: of the model.
+    Raises:
+      InputError: names the field.
+    """
+    if implementation == "splash":
+        splash.check(length, head_dim)
+
+
 def attend(query: Array, key: Array, value: Array, segment_ids: Array, implementation: str) -> Array:
     """Causal scaled dot-product attention within segments, softmax in float32.
 

@@ -127,14 +127,14 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of every leaf of a tree with Flax's partitioning boxes (abstract or real).
 
     Leaves without a box (step counters, keys) are replicated, and so are those that an optimizer made from a boxed
-    parameter in another shape (factored moments).
+    parameter in another shape (factored moments, which of a vector are single numbers).
 
     Raises:
       ValueError: a logical axis that has no rule, with the name of the parameter.
     """
 
     def sharding(path, leaf) -> NamedSharding:
-        is_whole = isinstance(leaf, nn.Partitioned) and len(leaf.names) == leaf.value.ndim
+        is_whole = isinstance(leaf, nn.Partitioned) and len(leaf.names) == leaf.value.ndim and leaf.value.size > 1
         axes = leaf.names if is_whole else ()
         try:
             found = NamedSharding(mesh, partition_spec(axes))

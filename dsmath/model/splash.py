@@ -11,6 +11,15 @@ from dsmath.runs.errors import InputError
 _BLOCKS = (512, 256, 128)  # of queries and of keys; the last is the smallest that the kernel takes
 
 
+def check(length: int, head_dim: int) -> None:
+    """Refuses a length, of a row on one device, or a head size that the kernel's blocks do not divide."""
+    if length % _BLOCKS[-1] or head_dim % _BLOCKS[-1]:
+        raise InputError(
+            f"config.model.attention='splash': the {length} tokens of a device and the head size {head_dim} must be "
+            f"multiples of {_BLOCKS[-1]}; take 'xla'"
+        )
+
+
 def attend(query: Array, key: Array, value: Array, segment_ids: Array) -> Array:
     """Causal attention within segments; arguments as in `attention.attend`.
 
@@ -23,11 +32,7 @@ def attend(query: Array, key: Array, value: Array, segment_ids: Array) -> Array:
     length, heads, head_dim = query.shape[1:]
     mesh = jax.sharding.get_abstract_mesh()
     shards = 1 if mesh.empty else mesh.shape["sequence"]
-    if length % (shards * _BLOCKS[-1]) or head_dim % _BLOCKS[-1]:
-        raise InputError(
-            f"config.model.attention='splash': the {length // shards} tokens of a device and the head size {head_dim} "
-            f"must be multiples of {_BLOCKS[-1]}; take 'xla'"
-        )
+    check(length // shards, head_dim)
     query = query * head_dim**-0.5
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # [batch, heads, length, head_dim]
     if mesh.empty:

@@ -49,7 +49,7 @@ class Guard:
         for field, words in (("on_nonfinite", known), ("on_spike", (NONE, *known))):
             if config[field] not in words:
                 raise InputError(f"config.guards.{field}: {config[field]!r} is none of {', '.join(words)}")
-        for field in ("spike_sigmas", "spike_window"):
+        for field in ("spike_sigmas", "spike_window", "hang_seconds"):
             if config[field] <= 0:
                 raise InputError(f"config.guards.{field}: {config[field]} must be positive")
         self._config = config

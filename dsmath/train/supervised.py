@@ -13,6 +13,7 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
+from dsmath.model import attention
 from dsmath.model.sharding import check_batch, make_mesh
 from dsmath.model.transformer import ModelConfig, Transformer
 from dsmath.runs import processes
@@ -30,6 +31,7 @@ from dsmath.train.state import (
     Batch,
     LossFunction,
     TrainState,
+    abstract_params,
     abstract_state,
     create_state,
     make_train_step,
@@ -73,6 +75,16 @@ def check(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
         )
     make_optimizer(config.optimizer, config.num_steps)
     Guard(config.guards)
+
+
+def check_model(config: ml_collections.ConfigDict, model_config: ModelConfig, mesh: Mesh) -> None:
+    """Refuses, before any data is read, a model that does not fit the mesh or whose attention does not fit the rows.
+
+    Raises:
+      InputError: names the field.
+    """
+    abstract_params(Transformer(model_config), mesh)
+    attention.check(model_config.attention, config.length // mesh.shape["sequence"], model_config.head_dim)
 
 
 def train(

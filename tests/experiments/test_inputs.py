@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
     [
         ("tokenizer", {"corpus": "nowhere"}, r"config\.corpus='nowhere': there is no such folder"),
         ("tokenizer", {"vocab_size": 0}, r"config\.vocab_size: 0 must be at least 1"),
+        ("pretrain", {"guards.hang_seconds": 0.0}, r"config\.guards\.hang_seconds: 0\.0 must be positive"),
         ("pretrain", {"batch_size": 12}, r"config\.batch_size: 12 is no multiple of 8"),
         ("pretrain", {"num_microbatches": 0}, r"config\.num_microbatches: 0"),
         ("pretrain", {"log_every": 0}, r"config\.log_every: 0 must be at least 1"),
@@ -43,10 +44,27 @@ def test_bad_fields_are_named_before_any_work(tmp_path, stage, overrides, named)
     config = importlib.import_module(f"configs.{stage}").get_config("nano")
     config.num_cpu_devices = 8
     for field, value in overrides.items():
-        config[field] = value
+        config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=named):
         importlib.import_module(f"experiments.{stage}").run(config, tmp_path)
     assert not (tmp_path / "lineage.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"mesh.tensor": 8, "model.num_kv_heads": 2}, r"config\.mesh: .* has 2 along 'kv_heads', which 8 devices"),
+        ({"mesh.data": 8, "model.attention": "splash"}, r"config\.model\.attention='splash': the 128 tokens"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_so_is_named_before_the_corpora_are_read(checkpoint, tmp_path, overrides, named):
+    config = importlib.import_module("configs.pretrain").get_config("nano")
+    config.num_cpu_devices, config.tokenizer = 8, str(checkpoint)
+    config.corpora, config.weights = {"workbook": "embedded"}, {"workbook": 1.0}
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises(InputError, match=named):
+        importlib.import_module("experiments.pretrain").run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("stage", ["sft", "rl", "evaluate", "generate"])

@@ -19,6 +19,7 @@ CONFIG = {
     "spike_window": 8,
     "max_skips": 3,
     "max_rollbacks": 1,
+    "hang_seconds": 600.0,
 }
 PARAMS = {"w": jnp.array([1.0, -2.0])}
 
@@ -130,6 +131,7 @@ def test_what_follows_at_a_look_is_what_the_config_says():
         ({"on_spike": "panic"}, r"config\.guards\.on_spike: 'panic' is none of none, stop, skip, rollback"),
         ({"spike_sigmas": 0}, r"config\.guards\.spike_sigmas: 0 must be positive"),
         ({"spike_window": 0}, r"config\.guards\.spike_window: 0 must be positive"),
+        ({"hang_seconds": 0.0}, r"config\.guards\.hang_seconds: 0\.0 must be positive"),
     ],
 )
 def test_wrong_values_are_named(changes, named):

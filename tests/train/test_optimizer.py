@@ -6,8 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from dsmath.model.heads import ValueModel, headless
+from dsmath.model.sharding import make_mesh
 from dsmath.runs.errors import InputError
 from dsmath.train.optimizer import make_optimizer, make_schedule
+from dsmath.train.state import create_state
 
 CONFIG = {
     "schedule": "constant",
@@ -121,6 +124,13 @@ def test_moments_of_every_kind_learn_within_their_memory(moments, most_bytes):
     loss, stored = _descend(moments)
     assert loss < 0.2
     assert stored < most_bytes
+
+
+@pytest.mark.parametrize("moments", ["float32", "factored"])
+def test_moments_of_every_kind_are_spread_with_a_scalar_head(make_model_config, moments):
+    optimizer, _ = make_optimizer(CONFIG | {"moments": moments}, 10)
+    state = create_state(ValueModel(headless(make_model_config())), optimizer, make_mesh({"data": 2, "fsdp": 4}), 0)
+    assert jax.tree.leaves(state.opt_state)
 
 
 def test_bfloat16_moments_stay_close_to_float32_ones():
