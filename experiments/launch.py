@@ -24,7 +24,7 @@ from dsmath.launch.job import ROOT, Job, copy_code, describe_code
 from dsmath.launch.together import run_together
 from dsmath.runs import driver
 from dsmath.runs.errors import InputError
-from dsmath.runs.workdir import RESULT, lock_workdir, write_atomically
+from dsmath.runs.workdir import RESULT, check_workdir, lock_workdir, write_atomically
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "config of the stage, such as configs/pretrain.py:7b")
 _TARGET = config_flags.DEFINE_config_file(
@@ -76,6 +76,7 @@ def describe(target: dict[str, Any]) -> Job:
     if processes > 1 and stage not in _STAGES:
         raise InputError(f"--target: {stage} is one process; only {', '.join(_STAGES)} are run by several")
     elsewhere = target["name"] in _ELSEWHERE
+    check_workdir(_WORKDIR.value)
     workdir = _WORKDIR.value if elsewhere else str(pathlib.Path(_WORKDIR.value).absolute())
     copied = None if elsewhere or target.get("folder") else local.code_folder(workdir)
     code = describe_code(copied)
@@ -161,7 +162,7 @@ def follow_slurm(job: Job, number: str) -> None:
     log = job.logs / "process-0.log"
     log.touch()
     with subprocess.Popen(["tail", "--lines=0", "--follow", str(log)]) as follower:
-        while subprocess.run(["squeue", "-h", "-j", number], capture_output=True, check=False).stdout.strip():
+        while slurm.is_queued(number):
             time.sleep(2)
         time.sleep(1)
         follower.terminate()
@@ -195,7 +196,9 @@ def check_fit(job: Job, target: dict[str, Any]) -> None:
     if total % fixed:
         raise InputError(f"--config.mesh: {fixed} does not divide the {total} devices of {job.processes} processes")
     shape = ",".join(f"{axis}={size if size > 0 else total // fixed}" for axis, size in mesh.items())
-    command = [sys.executable, "-m", "experiments.plan", f"--config={job.config}", *job.overrides]
+    given = config_flags.get_config_filename(flags.FLAGS["config"])  # the job's own copy is made when it is launched
+    config = job.config if pathlib.Path(job.config.partition(":")[0]).exists() else given
+    command = [sys.executable, "-m", "experiments.plan", f"--config={config}", *job.overrides]
     command += [f"--mesh={shape}", f"--device={device}", *(arg for arg in sys.argv if arg.startswith("--model"))]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=os.getcwd())
     told = (ran.stdout + ran.stderr).strip().splitlines()

@@ -91,3 +91,11 @@ def submit(script: pathlib.Path) -> str:
     if ran.returncode:
         raise InputError(f"--target=slurm: sbatch refuses {script}: {ran.stderr.strip().splitlines()[-1]}")
     return ran.stdout.strip().partition(";")[0]
+
+
+def is_queued(number: str) -> bool:
+    """Whether Slurm still knows the job as waiting or running; a controller that does not answer says nothing of it."""
+    asked = subprocess.run(["squeue", "-h", "-j", number], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        return "invalid job id" not in asked.stderr.lower()
+    return bool(asked.stdout.strip())

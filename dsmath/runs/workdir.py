@@ -67,6 +67,14 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: not JSON ({error}); remove the file and run its stage again") from error
 
 
+def check_workdir(path: str | os.PathLike) -> None:
+    """Refuses what is no folder of a file system."""
+    if not os.fspath(path):  # it would be the current folder
+        raise InputError("--workdir: is empty; name a folder")
+    if "://" in os.fspath(path):
+        raise InputError(f"--workdir={path}: is no folder; mount the bucket, or take a file system that all hosts see")
+
+
 def open_workdir(
     path: str | os.PathLike, config: "ml_collections.ConfigDict", stage: str, free: Collection[str] = ()
 ) -> pathlib.Path:
@@ -80,8 +88,7 @@ def open_workdir(
     Raises:
       InputError: the folder belongs to another stage or another config; the message names the first field.
     """
-    if not os.fspath(path):  # it would be the current folder
-        raise InputError("--workdir: is empty; name a folder")
+    check_workdir(path)
     workdir = pathlib.Path(path)
     here = {"stage": stage, **json.loads(config.to_json())}
     record = workdir / CONFIG

@@ -72,6 +72,7 @@ def test_flags_may_stand_apart_from_their_values(tmp_path):
         (["--target=gke", "--target.mount=/", "--config.mesh.fsdp=7"], "7 does not divide the 64 devices"),
         (["--target=gke", "--target.mount=/", "--config.mesh.data=4"], "takes 4 of the 64 devices of 16 processes"),
         (["--target=gke"], "is not on the pods' volume"),
+        (["--target=tpu_vm", "--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: is no folder; mount the bucket"),
         (["--target=local", "--target.device=h100"], "--target.devices_per_process"),
     ],
 )
@@ -81,9 +82,16 @@ def test_bad_input_costs_one_line_and_status_2(tmp_path, arguments, named):
         if any(word.startswith("--config=") for word in arguments)
         else ["--config=configs/pretrain.py:nano", *arguments]
     )
-    refused = _launch(f"--workdir={tmp_path}/run", "--dry_run", *given)
+    refused = _launch(f"--workdir={tmp_path}/run", "--dry_run", *given)  # of two workdirs the last holds
     assert refused.returncode == 2, refused.stdout
     assert named in refused.stderr.strip().splitlines()[-1]
+
+
+def test_a_first_launch_is_planned_before_its_copy_of_the_code_is_there(tmp_path):
+    device = ["--target=slurm", "--target.device=h100", "--target.devices_per_process=1"]
+    shown = _launch(_NANO, "--config.mesh.data=-1", f"--workdir={tmp_path}/run", *device, "--dry_run")
+    assert shown.returncode == 0, shown.stderr
+    assert "plan: fits: H100" in shown.stdout
 
 
 @pytest.mark.slow

@@ -196,6 +196,20 @@ def _scripted(tmp_path: pathlib.Path, name: str, text: str, monkeypatch) -> None
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 
 
+@pytest.mark.parametrize(
+    ("text", "queued"),
+    [
+        ("echo 7 RUNNING", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+        ("", False),
+    ],
+)
+def test_a_controller_that_does_not_answer_does_not_end_a_job(tmp_path, monkeypatch, text, queued):
+    _scripted(tmp_path, "squeue", text, monkeypatch)
+    assert slurm.is_queued("7") == queued
+
+
 def _tpu_vm(**fields) -> dict:
     return launch.get_config("tpu_vm").to_dict() | {"project": "p", "zone": "z", "repository": "git@host:r"} | fields
 

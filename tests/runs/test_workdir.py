@@ -79,6 +79,8 @@ def test_a_workdir_that_cannot_be_a_folder_is_refused(tmp_path):
         workdir.open_workdir(tmp_path / "file", _config(), "sft")
     with pytest.raises(InputError, match="--workdir"):
         workdir.open_workdir("", _config(), "sft")
+    with pytest.raises(InputError, match="--workdir=gs://bucket/run: is no folder; mount the bucket"):
+        workdir.open_workdir("gs://bucket/run", _config(), "sft")
 
 
 def test_a_damaged_record_is_named(tmp_path):
