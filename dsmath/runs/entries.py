@@ -17,7 +17,8 @@ from dsmath.runs.commands import differences
 from dsmath.runs.errors import InputError
 
 RUN = "run"  # in an evaluation, {run} is what is evaluated
-KEYED = ("corpora", "weights")  # mappings whose keys are the user's: an override replaces all of them
+# Mappings whose keys are the user's: an override replaces all of them.
+KEYED = ("corpora", "weights", "solutions", "repeats")
 _FIELDS = {"label", "stage", "preset", "overrides", "grid", "judged"}  # of a run
 
 

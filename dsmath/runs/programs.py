@@ -31,13 +31,14 @@ def keep_programs() -> None:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(root) / "dsmath" / "programs"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can write there can run code here
-        _tidy(folder)
+        for name, value in _OPTIONS.items():
+            if name.upper() not in os.environ:
+                jax.config.update(name, value)
+        if jax.config.jax_compilation_cache_max_size != -1:  # else JAX writes no times of use
+            _tidy(folder)
     except (ImportError, OSError, RuntimeError):  # no filelock, no folder, no home: programs are compiled again
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    for name, value in _OPTIONS.items():
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
 
 
 def _tidy(folder: pathlib.Path) -> None:

@@ -16,7 +16,7 @@ keep_programs()
 jax.monitoring.register_event_listener(lambda event, **_: print(event.rpartition("/")[2]))
 print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((4, 4)))))
 """
-_VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+_VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE")
 
 
 @pytest.fixture
@@ -63,6 +63,11 @@ def test_what_the_user_says_of_the_folder_holds(compute, tmp_path):
     assert programs(tmp_path / "mine") and not (tmp_path / "dsmath").exists()
     assert "cache_hits" not in compute(JAX_COMPILATION_CACHE_DIR="")
     assert not (tmp_path / "dsmath").exists()
+
+
+def test_programs_without_a_limit_to_their_size_are_kept_too(compute):
+    compute(JAX_COMPILATION_CACHE_MAX_SIZE="-1")
+    assert "cache_misses" not in compute(JAX_COMPILATION_CACHE_MAX_SIZE="-1")
 
 
 def test_a_home_that_cannot_be_written_costs_only_time(compute, tmp_path):

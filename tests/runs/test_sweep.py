@@ -5,6 +5,7 @@ import pathlib
 import ml_collections
 import pytest
 
+from dsmath.runs.entries import flatten
 from dsmath.runs.errors import InputError
 from dsmath.runs.sweep import plan
 from dsmath.runs.workdir import write_json
@@ -97,6 +98,14 @@ def test_data_decides_by_content(tmp_path):
     first = key(tmp_path / "a", "1 + 1 = 2")
     assert key(tmp_path / "b", "1 + 1 = 2") == first
     assert key(tmp_path / "c", "1 + 1 = 3") != first
+
+
+@pytest.mark.parametrize("field", ["corpora", "weights", "solutions", "repeats"])
+def test_a_mapping_whose_keys_are_the_users_is_overridden_as_a_whole(field):
+    assert dict(flatten({field: {"mine": 1}, "decoding": {"top_p": 1.0}})) == {
+        field: {"mine": 1},
+        "decoding.top_p": 1.0,
+    }
 
 
 def test_what_another_sweep_made_is_found_under_its_name(tmp_path):
