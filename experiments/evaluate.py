@@ -42,7 +42,7 @@ from dsmath.runs.errors import InputError
 from dsmath.runs.progress import Progress
 from dsmath.runs.workdir import CONFIG, LINEAGE, read_json, require_finished, write_json, write_lineage
 from dsmath.sandbox import Pool
-from dsmath.sandbox.tool import PythonTool
+from dsmath.sandbox.tool import PythonTool, check_limits
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.state import abstract_params
 
@@ -121,6 +121,8 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 def check(config: Any) -> None:
     """Refuses a config that no evaluation can have, before any work."""
     check_positive(config, "num_samples", "batch_size", "max_new_tokens")
+    read_decodings(config)
+    check_limits(config.tool)
     if config.num_problems < 0:
         raise InputError(f"config.num_problems: {config.num_problems} is negative; 0 is all of them")
     for name in tasks.split_names(config.sampled):
@@ -135,6 +137,19 @@ def check(config: Any) -> None:
         require_finished(config.reward_model, "config.reward_model")
     if config.published and config.published not in published.MODELS:
         raise InputError(f"config.published: {config.published!r} is none of {', '.join(published.MODELS)}")
+
+
+def read_decodings(config: Any) -> dict[str, Decoding]:
+    """How the greedy solutions and the samples are drawn.
+
+    Raises:
+      InputError: names the field.
+    """
+    temperatures = {GREEDY: 0.0, SAMPLES: config.temperature}
+    try:
+        return {kind: Decoding(value, config.top_p, config.max_new_tokens) for kind, value in temperatures.items()}
+    except InputError as error:
+        raise InputError(f"config.{error}") from error
 
 
 def bring_in(init_from: str, workdir: pathlib.Path) -> str | os.PathLike:
@@ -178,13 +193,14 @@ def answer(
     limits |= {"memory": int(config.tool.memory_gib * 2**30), "ends_with_output": True}
     tool = PythonTool(pool, **limits) if pool else None
     key = jax.random.key(config.seed)
+    decodings = read_decodings(config)
     passes = {
-        GREEDY: (list(asked), 0.0, 1),
-        SAMPLES: ([task for task in asked if is_sampled(task, config)], config.temperature, config.num_samples),
+        GREEDY: (list(asked), 1),
+        SAMPLES: ([task for task in asked if is_sampled(task, config)], config.num_samples),
     }
-    total = sum(len(task.items) for found, *_ in passes.values() for task in found)
+    total = sum(len(task.items) for found, _ in passes.values() for task in found)
     with Progress(total, "evaluate", "problem") as progress:
-        for kind, (found, temperature, num_samples) in passes.items():
+        for kind, (found, num_samples) in passes.items():
             if not found:
                 continue
             limits = fit(
@@ -209,7 +225,7 @@ def answer(
                 kind=kind,
                 workdir=workdir,
                 num_samples=num_samples,
-                decoding=Decoding(temperature, config.top_p, config.max_new_tokens),
+                decoding=decodings[kind],
                 eos_id=tokenizer.eos_id,
                 tool=tool,
                 key=key,

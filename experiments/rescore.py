@@ -24,6 +24,7 @@ from typing import Any
 
 from absl import flags
 
+from dsmath.data.benchmarks.catalog import find_benchmark
 from dsmath.evaluation import external, page, protocols, scores, tasks, verdicts
 from dsmath.evaluation.completions import GREEDY, SAMPLES
 from dsmath.evaluation.flips import draw_flips, find_flips
@@ -72,6 +73,7 @@ def start() -> None:
     given = flags.FLAGS
     workdir = pathlib.Path(given.workdir)
     if given.external:
+        check_benchmark(given.benchmark)
         workdir.mkdir(parents=True, exist_ok=True)
         with lock_workdir(workdir):
             source = tasks.read_benchmark(given.benchmark, given.folder, given.split)
@@ -85,6 +87,23 @@ def start() -> None:
         rescore(workdir, given.grader, given.protocol, given.isolation)
 
 
+def check_benchmark(name: str) -> None:
+    """Refuses a benchmark whose completions of others cannot be graded, before a folder is made.
+
+    Raises:
+      InputError: there is none of this name, or its proofs need what a config of an evaluation gives.
+    """
+    try:
+        kind = find_benchmark(name).kind
+    except InputError as error:
+        raise InputError(f"--benchmark: {error}") from error
+    if kind == "proof":
+        raise InputError(
+            f"--benchmark={name}: Isabelle checks its proofs, and --external has no setting of it; ask the model by "
+            "experiments.evaluate, with --config.isabelle=DIR"
+        )
+
+
 def bring_in(workdir: pathlib.Path, path: str, source: Source, mode: str, shots: int, grader: str) -> dict[str, Any]:
     """The completions of a file as the generations of a new workdir, or of one where the same was killed.
 
@@ -95,6 +114,7 @@ def bring_in(workdir: pathlib.Path, path: str, source: Source, mode: str, shots:
         raise InputError(f"--external={path}: no such file")
     settings = {"external": fingerprint(path), "benchmark": source.benchmark, "split": source.split}
     settings |= {"mode": mode, "shots": shots, "grader": grader}
+    settings["problems"] = [fingerprint(file) for file in source.files]  # with others the golds may be others
     if (workdir / RESULT).exists():
         raise InputError(f"--workdir={workdir}: is an evaluation; leave out --external, or name an empty folder")
     begun = read_json(workdir / _SETTINGS) if (workdir / _SETTINGS).exists() else None

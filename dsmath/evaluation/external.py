@@ -39,13 +39,13 @@ def bring_in(
     """
     found = read_completions(path, source.items)
     items = [item for item in source.items if item.id in found]
-    write_items(workdir, source)
     folder = pathlib.Path(workdir) / "generations" / source.benchmark / mode
     numbers = {len(texts) for texts in found.values()}
     if len(numbers) > 1:
         raise InputError(
             f"{path}: some problems have {min(numbers)} completions and some {max(numbers)}; give all alike"
         )
+    write_items(workdir, source, anew=True)  # what a run has left that was killed may hold other golds
     kinds = {GREEDY: 1, SAMPLES: numbers.pop()}
     for kind, count in kinds.items():
         rows = [

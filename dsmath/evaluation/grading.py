@@ -14,6 +14,8 @@ from dsmath.evaluation.isabelle import Prover
 from dsmath.evaluation.prompts import cut, modes_of, stops
 from dsmath.reward import graders
 from dsmath.reward.answers import extract_answer
+from dsmath.reward.brackets import is_one_bracket
+from dsmath.reward.extraction import BOX
 from dsmath.runs.errors import InputError
 from dsmath.sandbox.checks import Outcome, check
 from dsmath.sandbox.pool import Pool
@@ -27,6 +29,8 @@ _RELEASED = {
     "chat": ("gsm8k", "math", "mgsm_zh", "cmath"),
     "chat_tool": ("gsm8k", "math", "mgsm_zh", "cmath"),
 }
+_EXIT = "import builtins, sys; builtins.exit = builtins.quit = sys.exit"  # the jail's Python lacks the two
+_LEFT = ("SystemExit: 0", "SystemExit: ")  # a program that ends itself, with nothing amiss
 _LONGEST_VALUE = 30  # lines of a value that a program prints
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _TOOL_BLOCK = re.compile(r"```(?:python|output)[^\n]*\n.*?(?:```|\Z)", re.DOTALL)
@@ -68,9 +72,12 @@ class Runner:
     memory: int
     prover: Prover | None = None
 
-    def run(self, program: str) -> Result:
-        """Runs a program whose output counts."""
-        return self.pool.run(program, self.seconds, self.memory)
+    def run(self, program: str, before: str = "") -> Result:
+        """Runs a program whose output counts; before it, in its process, a block of ours."""
+        with self.pool.open(self.memory) as session:
+            if before:
+                session.run(before, self.seconds)
+            return session.run(program, self.seconds)
 
     def check(self, program: str, tests: str, entry_point: str, setup: str) -> Outcome:
         """Tests a program; see `dsmath.sandbox.checks`."""
@@ -108,13 +115,13 @@ def grade(item: Item, mode: str, completion: str, grader: str = "strict", run: R
         return _grade_program(item, completion, grader, run)
     if grader == "paper":
         return _grade_as_released(item, mode, completion)
-    answer = _find_answer(item, mode, completion)
+    answer, is_printed = _find_answer(item, mode, completion)
     if item.choices:
         return _grade_choice(item, answer)
     if kind == "target":
         answer = targets.find_brackets(completion, item.answer) or answer
         return _judge(answer, answer is not None and targets.agree(answer, item.answer))
-    return _grade_answer(item, _readings(item, completion, answer))
+    return _grade_answer(item, _readings(item, completion, answer) + (_printed(answer) if is_printed else []))
 
 
 def _judge(answer: str | None, correct: bool) -> Verdict:
@@ -123,13 +130,27 @@ def _judge(answer: str | None, correct: bool) -> Verdict:
     return Verdict(answer, correct, "right" if correct else "wrong")
 
 
-def _find_answer(item: Item, mode: str, completion: str) -> str | None:
-    """The text of the answer: in the chat what the last box holds, else what the last sentence of the layout says."""
+def _find_answer(item: Item, mode: str, completion: str) -> tuple[str | None, bool]:
+    """The text of the answer, and whether a program has printed it."""
+    if mode == "chat_tool":
+        return _find_answer_with_tool(completion)
+    return _find_said_answer(item, mode, completion), False
+
+
+def _find_answer_with_tool(completion: str) -> tuple[str | None, bool]:
+    """The box, else what is said behind the last output, else that output: what is said before it may announce it."""
+    prose, outputs = _TOOL_BLOCK.sub("\n", completion), list(_OUTPUT.finditer(completion))
+    printed = _last_line(outputs[-1][1]) if outputs else None
+    if printed and not BOX.search(prose):
+        prose = _TOOL_BLOCK.sub("\n", completion[outputs[-1].end() :])
+    said = extract_answer(prose)
+    return (said, False) if said else (printed, printed is not None)
+
+
+def _find_said_answer(item: Item, mode: str, completion: str) -> str | None:
+    """In the chat what the last box holds, else what the last sentence of the layout says."""
     if mode == "choice" or (mode == "few_shot" and item.benchmark == "mmlu"):
         return completion.strip() or None
-    if mode == "chat_tool":
-        prose, outputs = _TOOL_BLOCK.sub("\n", completion), _OUTPUT.findall(completion)
-        return extract_answer(prose) or (_last_line(outputs[-1]) if outputs else None)
     if mode == "few_shot":
         whole, closing = _MINERVA.findall(completion), _CLOSING.fullmatch(completion)
         if whole:
@@ -148,6 +169,21 @@ def _readings(item: Item, completion: str, answer: str | None) -> list[str]:
     found = list(find_boxes(completion)) if parts > 1 else []
     joined = [f"{separator} ".join(found[-parts:])] if len(found) >= parts else []
     return [text for text in (answer, *joined) if text]
+
+
+def _printed(text: str) -> list[str]:
+    """What a program printed: as it stands, and as an answer is written.
+
+    The imaginary unit is I to SymPy and j to Python. A list of solutions is a set, never an open interval or a point;
+    with one tuple in it, it is that tuple.
+    """
+    written = re.sub(r"(?<!\w)I(?!\w)|(?<=\d)j(?!\w)", "i", text)
+    readings = [text, written]
+    if written[0] == "[" and written[-1] == "]" and is_one_bracket(written):
+        inner = written[1:-1].strip()
+        is_tuple = inner.startswith("(") and inner.endswith(")") and is_one_bracket(inner)
+        readings.append(inner if is_tuple else f"\\{{{inner}\\}}")
+    return list(dict.fromkeys(readings))
 
 
 def _grade_answer(item: Item, answers: list[str], grader: str = "strict") -> Verdict:
@@ -180,6 +216,8 @@ def _grade_choice(item: Item, answer: str | None) -> Verdict:
     if letters is None or len(letters) > 1:  # the blood group "AB" is an option's text
         same = [letter for letter, text in targets.options(item) if targets.is_option(answer, text)]
         letters = same[0] if len(same) == 1 else letters
+        if letters is None and not same:
+            letters = targets.read_small_letters(answer, len(item.choices))
     return _judge(answer if letters is None else letters, letters == item.answer)
 
 
@@ -189,11 +227,14 @@ def _grade_program(item: Item, completion: str, grader: str, run: Runner) -> Ver
     program = (blocks[0] if blocks else completion).strip("\n")
     if not program.strip():
         return _judge(None, False)
-    result = run.run(program)
-    if result.kind != "done":
-        return Verdict(None, False, "timeout" if result.kind == "timeout" else "error", result.error or result.kind)
+    result = run.run(program, _EXIT if grader == "strict" else "")
     answer = _last_line(result.stdout)
-    return _grade_answer(item, [answer] if answer else [], grader)
+    has_left = grader == "strict" and answer and result.kind == "exited" and result.error in _LEFT
+    if result.kind != "done" and not has_left:
+        return Verdict(None, False, "timeout" if result.kind == "timeout" else "error", result.error or result.kind)
+    if answer is None:
+        return _judge(None, False)
+    return _grade_answer(item, _printed(answer) if grader == "strict" else [answer], grader)
 
 
 def _grade_code(item: Item, mode: str, completion: str, run: Runner) -> Verdict:

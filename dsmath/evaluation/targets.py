@@ -10,6 +10,7 @@ from dsmath.reward.answers import is_equivalent
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed|fbox)\s*\{([^{}]*)\}")
 _OPTION = re.compile(r"\(([A-Z])\)(?:\s*[:.]?\s*\S.*)?|([A-Z])(?:[.):：]\s*\S.*|\s*[.)]?)", re.DOTALL)
 _SEVERAL = re.compile(r"\(?[A-Z]\)?(?:(?:\s*[,，、;&]\s*|\s+and\s+|\s*和\s*|\s*)\(?[A-Z]\)?)*[.。]?")
+_SEVERAL_SMALL = re.compile(_SEVERAL.pattern.replace("A-Z", "a-z"))
 _LEAD = re.compile(r"(?:options?|choices?|answers?|选项?|答案)\s*(?:is|are|是|为)?\s*[:：]?\s*", re.IGNORECASE)
 _TRUTH = {"yes": "no", "true": "false", "valid": "invalid"}
 _TRUTH |= {contrary: value for value, contrary in _TRUTH.items()}
@@ -31,16 +32,31 @@ def read_letters(answer: str, count: int) -> str | None:
     Returns:
       the letters, without the options' texts; None where it names none, or one that there is not.
     """
-    text = _plain(answer)
-    text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+    text = _without_lead(answer)
     found = _SEVERAL.fullmatch(text)
     if found:
         letters = sorted(set(re.findall(r"[A-Z]", re.sub(r"\sand\s", " ", text))))
     else:
         found = _OPTION.fullmatch(text)
         letters = [found[1] or found[2]] if found else []
-    known = set(letters) <= set(LETTERS[:count])
-    return "".join(letters) if letters and known else None
+    return _known(letters, count)
+
+
+def read_small_letters(answer: str, count: int) -> str | None:
+    """The letters of the options that an answer names in lower case and without a text: "b", "(b)", "a, c and d".
+
+    They may be words, variables or an option's text as well, so that this is asked last.
+
+    Args:
+      answer, count: as of `read_letters`.
+    """
+    text = _without_lead(answer)
+    if not _SEVERAL_SMALL.fullmatch(text):
+        return None
+    words = re.findall(r"[a-z]+", re.sub(r"\sand\s", " ", text))
+    if any(list(word) != sorted(set(word)) for word in words):  # "acd" names three options, "bad" is a word
+        return None
+    return _known(sorted(set("".join(words).upper())), count)
 
 
 def is_option(answer: str, option: str) -> bool:
@@ -69,6 +85,15 @@ def find_brackets(completion: str, gold: str) -> str | None:
         return None
     lines = _BOXED_LINE.findall(completion)
     return re.sub(r"\\text\s*\{(.*)\}", r"\1", lines[-1]).strip() if lines else None
+
+
+def _without_lead(answer: str) -> str:
+    text = _plain(answer)
+    return _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+
+
+def _known(letters: list[str], count: int) -> str | None:
+    return "".join(letters) if letters and set(letters) <= set(LETTERS[:count]) else None
 
 
 def _plain(text: str) -> str:

@@ -273,10 +273,16 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return shared, ends
 
 
-def write_items(workdir: str | os.PathLike, source: Source) -> None:
-    """Keeps a benchmark's problems beside what is made of them, for grading and for the page."""
+def write_items(workdir: str | os.PathLike, source: Source, anew: bool = False) -> None:
+    """Keeps a benchmark's problems beside what is made of them, for grading and for the page.
+
+    Args:
+      workdir: of the evaluation.
+      source: the problems.
+      anew: whether those that are there already are written over.
+    """
     path = items_file(workdir, source.benchmark)
-    if not path.exists():
+    if anew or not path.exists():
         lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in source.items)
         write_atomically(path, "".join(line + "\n" for line in lines))
 

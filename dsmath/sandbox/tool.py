@@ -63,6 +63,17 @@ class PythonTool:
         return fence(f"{type(error).__name__}: {error}", self._ends)
 
 
+def check_limits(config: ml_collections.ConfigDict) -> None:
+    """Refuses limits that are not positive: all numbers of `config.tool` are limits.
+
+    Raises:
+      InputError: names the field.
+    """
+    for field, value in config.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            raise InputError(f"config.tool.{field}: {value} must be positive")
+
+
 @contextlib.contextmanager
 def open_tool(config: ml_collections.ConfigDict) -> Iterator[PythonTool]:
     """The tool of a config; its jails end with the context.
@@ -72,9 +83,7 @@ def open_tool(config: ml_collections.ConfigDict) -> Iterator[PythonTool]:
     Raises:
       InputError: a field that is not positive, or this machine cannot isolate; it says what to install.
     """
-    for field in ("workers", "seconds", "memory_gib", "ends", "max_calls", "max_output_tokens"):
-        if config[field] <= 0:
-            raise InputError(f"config.tool.{field}: {config[field]} must be positive")
+    check_limits(config)
     pool = Pool(config.workers, config.isolation)
     try:
         yield PythonTool(

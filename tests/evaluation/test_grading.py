@@ -77,6 +77,17 @@ def test_a_tool_integrated_answer_is_the_box_or_else_the_last_output():
     assert reason(SUM, "chat_tool", " Compute.\n```python\nprint('the answer is 5')\n```\n") == "no_answer"
 
 
+def test_what_is_said_before_a_program_does_not_stand_for_its_output():
+    block = "```python\nprint(2 + 3)\n```\n```output\n{}\n```\n"
+    announced = " The answer is computed by the program below.\n"
+    assert grade(SUM, "chat_tool", announced + block.format(5)) == Verdict("5", True, "right")
+    assert grade(SUM, "chat_tool", f" The answer is 5.\n{block.format(6)}") == Verdict("6", False, "wrong")
+    assert reason(SUM, "chat_tool", f"{announced}{block.format(6)}The answer is 5.") == "right"
+    assert reason(SUM, "chat_tool", f"{block.format(5)}{announced}{block.format(6)}It is so.") == "wrong"
+    assert reason(SUM, "chat_tool", f" It is \\boxed{{5}}.\n{block.format(6)}") == "right"
+    assert reason(SUM, "chat_tool", f" The answer is 5.\n{block.format('')}") == "right"  # nothing was printed
+
+
 @pytest.mark.parametrize(
     ("item", "completion", "expected"),
     [
@@ -96,6 +107,16 @@ def test_a_tool_integrated_answer_is_the_box_or_else_the_last_output():
         (EXAM, "答案是\\boxed{C、A}", "right"),
         (EXAM, "\\boxed{A}", "wrong"),
         (EXAM, "\\boxed{ABC}", "wrong"),
+        (CHOICE, "\\boxed{b}", "right"),
+        (CHOICE, "\\boxed{(b)}", "right"),
+        (CHOICE, "\\boxed{c}", "wrong"),
+        (CHOICE, "\\boxed{b+5}", "wrong"),
+        (dataclasses.replace(CHOICE, choices=("b", "a", "c", "d"), answer="A"), "\\boxed{b}", "right"),
+        (dataclasses.replace(CHOICE, choices=("b", "a", "c", "d")), "\\boxed{b}", "wrong"),
+        (dataclasses.replace(CHOICE, choices=("x", "b", "$b$", "d")), "\\boxed{b}", "wrong"),
+        (EXAM, "\\boxed{ac}", "right"),
+        (EXAM, "\\boxed{a、c}", "right"),
+        (dataclasses.replace(EXAM, answer="ABD"), "\\boxed{bad}", "wrong"),
     ],
 )
 def test_a_choice_counts_by_letters_or_by_the_only_option_of_that_text(item, completion, expected):
@@ -105,8 +126,15 @@ def test_a_choice_counts_by_letters_or_by_the_only_option_of_that_text(item, com
 def test_a_letter_by_likelihood_is_the_answer():
     assert grade(CHOICE, "choice", " B").correct and not grade(CHOICE, "choice", " A").correct
     assert grade(EXAM, "choice", "AC").correct
+    assert grade(CHOICE, "choice", " b").correct and not grade(CHOICE, "choice", " a").correct
     mmlu = dataclasses.replace(CHOICE, benchmark="mmlu")
     assert grade(mmlu, "few_shot", " B\n\nWhat is") == Verdict("B", True, "right")
+
+
+def test_a_closing_sentence_may_have_a_letter_in_lower_case():
+    assert reason(CHOICE, "few_shot", " The final answer is (b).") == "right"
+    assert reason(dataclasses.replace(EXAM, answer="C"), "few_shot", "\n答案是 c") == "right"
+    assert reason(dataclasses.replace(CHOICE, benchmark="bbh"), "few_shot", " So the answer is (b).") == "right"
 
 
 def test_parts_may_stand_in_boxes_of_their_own():
@@ -169,6 +197,45 @@ def test_a_printed_value_may_take_several_lines(runner):
 
 def test_a_program_without_end_is_told_from_a_wrong_one(runner):
     assert reason(SUM, "few_shot_pot", "\nwhile True: pass", dataclasses.replace(runner, seconds=0.5)) == "timeout"
+
+
+PRINTED = [  # gold, output, verdict
+    *[("-1,1", "[-1, 1]", "right"), ("\\{-1, 1\\}", "[1, -1]", "right"), ("[-1,1]", "[-1, 1]", "right")],
+    *[("(-1,1)", "[-1, 1]", "wrong"), ("(-1,1]", "[-1, 1]", "wrong"), ("1,3", "[-1, 1]", "wrong")],
+    *[("(1,2)", "[(1, 2)]", "right"), ("(2,1)", "[(1, 2)]", "wrong"), ("(1,2), (3,4)", "[(1, 2), (3, 4)]", "right")],
+    *[("(1,2)", "[[1, 2]]", "wrong"), ("1", "[1, 2]", "wrong"), ("5", "[5]", "right"), ("\\emptyset", "[]", "right")],
+    *[("3+4i", "3 + 4*I", "right"), ("3+4i", "(3+4j)", "right"), ("3-4i", "3 + 4*I", "wrong"), ("2i", "2*I", "right")],
+    *[("\\pm i", "[-I, I]", "right"), ("\\infty", "oo", "right"), ("\\infty", "-oo", "wrong")],
+]
+
+
+@pytest.mark.parametrize(("gold", "output", "expected"), PRINTED)
+def test_what_python_and_sympy_print_is_read(gold, output, expected, runner):
+    item = dataclasses.replace(MATH, answer=gold)
+    assert reason(item, "chat_tool", f" ```python\nprint(x)\n```\n```output\n{output}\n```\n") == expected
+    assert reason(item, "few_shot_pot", f"\nprint({output!r})", runner) == expected
+
+
+def test_what_is_written_in_words_is_no_output():
+    assert reason(dataclasses.replace(MATH, answer="-1,1"), "chat_tool", " It is \\boxed{[-1, 1]}.") == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("program", "strict", "paper"),
+    [
+        ("print(5)\nexit()", "right", "error"),
+        ("print(5)\nquit(0)", "right", "error"),
+        ("import sys\nprint(5)\nsys.exit(0)\nprint(6)", "right", "error"),
+        ("print(6)\nraise SystemExit", "wrong", "error"),
+        ("print(5)\nexit(1)", "error", "error"),
+        ("print(5)\nexit('no solution')", "error", "error"),
+        ("exit()", "error", "error"),
+        ("from __future__ import annotations\nprint(5)", "right", "right"),
+    ],
+)
+def test_a_program_may_end_itself_once_it_has_answered(program, strict, paper, runner):
+    for grader, expected in (("strict", strict), ("paper", paper)):
+        assert grade(SUM, "few_shot_pot", f"\n{program}", grader=grader, run=runner).reason == expected
 
 
 @pytest.mark.parametrize(

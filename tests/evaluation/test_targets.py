@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsmath.evaluation.targets import agree, find_brackets, read_letters
+from dsmath.evaluation.targets import agree, find_brackets, read_letters, read_small_letters
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,19 @@ from dsmath.evaluation.targets import agree, find_brackets, read_letters
 )
 def test_letters_are_read_in_the_spellings_of_models(answer, letters):
     assert read_letters(answer, 4) == letters
+
+
+@pytest.mark.parametrize(
+    ("answer", "letters"),
+    [
+        *[("b", "B"), ("(b)", "B"), ("b.", "B"), ("\\text{(b)}", "B"), ("option b", "B"), ("d, a", "AD")],
+        *[("acd", "ACD"), ("a, c and d", "ACD"), ("(a)(c)", "AC")],
+        *[("bad", None), ("and", None), ("add", None), ("e", None), ("a b+1", None), ("B", None), ("b) 5", None)],
+        *[("", None), ("a group", None), ("2a", None)],
+    ],
+)
+def test_small_letters_are_read_where_nothing_else_stands(answer, letters):
+    assert read_small_letters(answer, 4) == letters
 
 
 def test_an_option_beyond_the_last_is_no_letter():

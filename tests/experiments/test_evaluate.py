@@ -1,5 +1,6 @@
 """The evaluation: its files, its verdicts, and that a kill anywhere changes nothing."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -294,6 +295,54 @@ def test_completions_of_others_go_on_where_they_were_killed_and_are_compared(fol
     assert greedy["first"] == greedy["second"] == 1.0 and greedy["difference"] == 0
 
 
+def test_the_golds_that_count_are_those_of_the_run_that_ends(folder, tmp_path):
+    source = tasks.read_benchmark("gsm8k", folder, "test")
+    path, workdir = tmp_path / "completions.jsonl", tmp_path / "external"
+    records = [{"question": "How many a?", "completion": "\\boxed{7}"}]
+    path.write_text(json.dumps(records[0]))
+    items = tuple(dataclasses.replace(item, answer="7") for item in source.items)
+    tasks.write_items(workdir, dataclasses.replace(source, items=items))  # killed here, with golds of old
+    about = rescore.bring_in(workdir, str(path), source, "chat", 0, "strict")
+    rescore.score(workdir, workdir, [about], "strict", "", "bubblewrap")
+    assert json.loads((workdir / "result.json").read_text())["accuracy"] == 0
+    records += [{"question": "How many b?", "completion": ["\\boxed{2}", "\\boxed{2}"]}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(InputError, match="some problems have 1 completions and some 2"):
+        rescore.bring_in(tmp_path / "refused", str(path), source, "chat", 0, "strict")
+    assert not (tmp_path / "refused" / "items").exists()
+
+
+def test_completions_that_were_brought_in_for_other_problems_are_refused(folder, tmp_path):
+    other = tmp_path / "benchmarks"
+    shutil.copytree(folder, other)
+    (tmp_path / "completions.jsonl").write_text(json.dumps({"question": "How many a?", "completion": "\\boxed{1}"}))
+    arguments = [tmp_path / "external", str(tmp_path / "completions.jsonl"), None, "chat", 0, "strict"]
+    arguments[2] = tasks.read_benchmark("gsm8k", other, "test")
+    rescore.bring_in(*arguments)  # killed here
+    with (other / "gsm8k" / "test.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "How many z?", "answer": "#### 1"}) + "\n")
+    arguments[2] = tasks.read_benchmark("gsm8k", other, "test")
+    with pytest.raises(InputError, match="external: holds other generations; name an empty folder"):
+        rescore.bring_in(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "message"),
+    [
+        ("minif2f", "--benchmark=minif2f: Isabelle checks its proofs, and --external has no setting of it"),
+        ("gsm9k", "--benchmark: 'gsm9k' is no benchmark"),
+    ],
+)
+def test_completions_that_cannot_be_graded_make_no_folder(tmp_path, benchmark, message):
+    path, workdir = tmp_path / "completions.jsonl", tmp_path / "external"
+    path.write_text(json.dumps({"id": "1", "completion": "by simp"}))
+    flags = [f"--workdir={workdir}", f"--external={path}", f"--benchmark={benchmark}", "--mode=few_shot"]
+    command = [sys.executable, "-m", "experiments.rescore", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
+    assert not workdir.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -309,6 +358,11 @@ def test_completions_of_others_go_on_where_they_were_killed_and_are_compared(fol
         ({"sampled": ("gsm8k", "gsm9k")}, r"config\.sampled: 'gsm9k' is none of embedded, gsm8k"),
         ({"grader": "kind"}, r"config\.grader: 'kind' is none of strict, paper, both"),
         ({"published": "DeepSeekMath"}, r"config\.published: 'DeepSeekMath' is none of"),
+        ({"temperature": -0.5}, r"config\.temperature: -0\.5 is negative"),
+        ({"top_p": 0.0}, r"config\.top_p: 0\.0 is not in"),
+        ({"tool.workers": 0}, r"config\.tool\.workers: 0 must be positive"),
+        ({"tool.seconds": 0.0}, r"config\.tool\.seconds: 0\.0 must be positive"),
+        ({"tool.test_seconds": -1.0}, r"config\.tool\.test_seconds: -1\.0 must be positive"),
         ({"protocol": "paper"}, r"config\.protocol: 'paper' has max_new_tokens 1024, and this config 24"),
     ],
 )
