@@ -116,7 +116,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
             "value_clip": 0.2,  # ours
             "whiten": True,  # advantages to mean 0 and deviation 1 over the batch; ours
             "critic_learning_rate": 1e-3 if nano else 1e-5,  # ours
-            "critic_from": "",  # workdir of the critic's start, a checkpoint or a reward model; "": init_from; ours
+            # Workdir of the critic's start, a checkpoint or a reward model; "": init_from. The head starts at zero but
+            # for a reward model of loss "pairwise": one of loss "sigmoid" gives logits, and returns are none. Ours.
+            "critic_from": "",
         }
     )
     # DPO alone.
@@ -134,7 +136,9 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.num_steps = 50 if nano else 500  # of all iterations; ours
     c.save_every = 10 if nano else 50  # steps between two checkpoints
     c.keep_last = 2  # newest regular checkpoints that stay; ours
-    c.keep_best = 0  # besides: so many of the highest reward; ours
+    # Besides: so many of the highest reward; of the lowest loss where the source is sft_data or sft_model, for their
+    # rewards say nothing of the policy. Ours.
+    c.keep_best = 0
     c.samples_every = 5  # steps between those whose samples are kept in samples/ and shown in samples.html; 0: none
     c.keep_samples = 20  # newest of them that stay
     c.seed = 0  # of all that is drawn at random

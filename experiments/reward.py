@@ -82,7 +82,9 @@ def run(config: Any, workdir: Any) -> dict[str, Any]:
 
     # Held-out questions
     reward_model = models.RewardModel(config.kind, config.loss, model, state.params)
-    score = training.make_scores(reward_model, mesh, batch_size=config.batch_size, **shape)
+    score = training.make_scores(
+        reward_model, mesh, batch_size=config.batch_size, **shape, microbatch_tokens=config.microbatch_tokens
+    )
     scores = list(score(state.params, held_out))
     return {
         **result,

@@ -84,6 +84,8 @@ def set_up(config: Any, tool: Tool | None) -> Setup:
 
     policy = Policy(config, mesh, tokenizer, max(map(len, prompts)), tool)
     judge = Judge(config, mesh, tokenizer)
+    if config.iterations > 1 and judge.needs_steps:
+        policy.check_labeller(judge.num_completions)
     critic = Critic(config, mesh, tokenizer) if config.coefficient == "ppo" else None
     explorer = Explorer(config, mesh, policy, judge, records, prompts, tokenizer)
     return Setup(config, mesh, tokenizer, records, prompts, policy, judge, explorer, critic)

@@ -5,8 +5,11 @@ import pathlib
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from dsmath.model.transformer import ModelConfig
+from dsmath.rl import paradigm
 from dsmath.runs import sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -334,6 +337,26 @@ def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
     return found
 
 
+def _rl_configs(name: str, preset: str, monkeypatch: pytest.MonkeyPatch) -> list[ml_collections.ConfigDict]:
+    """The config of every RL run that an ablation plans, as its command reads it."""
+    monkeypatch.chdir(ROOT)  # the commands name files from here
+    config = _config(f"ablations.{name}", preset)
+    config.parents.base.workdir = ""
+    if "start" in config.parents:
+        config.parents.start.workdir = str(ROOT / "tests")  # any folder: it is not looked into
+    stages, _ = sweep.plan(config, pathlib.Path("/store"), _config)
+    found = []
+    for stage in stages.values():
+        if stage.command[2] == "experiments.rl":
+            values = flags.FlagValues()
+            config_flags.DEFINE_config_file("config", flag_values=values)
+            flags.DEFINE_string("workdir", None, "", flag_values=values)
+            monkeypatch.setattr("sys.argv", stage.command[2:])  # where the flag looks for the fields that change
+            values(stage.command[2:])
+            found.append(values.config)
+    return found
+
+
 def test_every_ablation_is_known_here():
     files = (ROOT / "configs" / "ablations").glob("*.py")
     assert sorted(ABLATIONS) == sorted(file.stem for file in files if file.stem != "__init__")
@@ -374,6 +397,16 @@ def test_the_lines_of_a_figure_differ_in_the_method_alone(name, preset):
         len({tuple(sorted((values | {"init_from": "", "step": "", "workdir": ""}).items())) for values in evaluations})
         == 1
     )
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name in ABLATIONS for preset in ABLATIONS[name]])
+def test_every_rl_run_of_an_ablation_passes_the_checks_of_its_start(name, preset, monkeypatch):
+    configs = _rl_configs(name, preset, monkeypatch)
+    assert bool(configs) == (name in RL_ABLATIONS)
+    for config in configs:
+        paradigm.check(config)
+        paradigm.check_reward_model(config)
+        paradigm.check_prompts(config, 2048)  # tokens for which the presets leave room
 
 
 def test_figure_5_compares_the_papers_methods():

@@ -16,10 +16,11 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/ablations/fig7.py: preset {preset!r} is none of nano, 7b")
     nano = preset == "nano"
     c = sweep(preset)
+    reward = {} if nano else {"reward_model": "{reward_outcome}"}  # nano's reward is the rule
     # Each seed fine-tunes the base, and goes on from there.
     c.runs = (
         {"label": "SFT", "stage": "sft", "preset": preset, "overrides": {"init_from": "{base}"}},
-        {"label": "RL", "stage": "rl", "preset": preset, "overrides": {"init_from": "{SFT}"}},
+        {"label": "RL", "stage": "rl", "preset": preset, "overrides": {"init_from": "{SFT}", **reward}},
     )
     c.common.evaluate.num_samples = 32 if nano else 64  # §5.2.2
     c.common.evaluate.temperature = 0.7  # Figure 7

@@ -19,13 +19,22 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c = sweep(preset)
     outputs = 512 if nano else 1024  # of a step; §4.2
     method = "nano" if nano else "7b,grpo_os"  # nano's reward is the rule: no reward model to train
-    overrides = {} if nano else {"reward_model": "{reward_outcome}"}
+
+    def of_paper(size: int) -> dict[str, object]:
+        """What the paper's sizes need besides: a reward model, and room for a whole group, which it scores at once."""
+        return {"reward_model": "{reward_outcome}", "microbatch_tokens": max(64, size) * 1024 + 2048}
+
     c.runs = tuple(
         {
             "label": f"beta {beta:g}, G {size}",
             "stage": "rl",
             "preset": method,
-            "overrides": {"beta": beta, "group_size": size, "num_groups": outputs // size, **overrides},
+            "overrides": {
+                "beta": beta,
+                "group_size": size,
+                "num_groups": outputs // size,
+                **({} if nano else of_paper(size)),
+            },
         }
         for beta in (0.0, 0.04, 0.2)
         for size in ((4, 16, 64) if nano else (16, 64, 256))

@@ -124,7 +124,13 @@ def base_params(init_from: str | os.PathLike, mesh: Mesh) -> Any:
     params = read_params(init_from, abstract_params(parent, mesh))["params"]
     params.pop("output", None)
     head = abstract_params(ValueModel(headless(parent.config)), mesh)["params"]["head"]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding), head)
+    return zero_head({"params": params | {"head": head}})
+
+
+def zero_head(params: Any) -> Any:
+    """The parameters with a head at zero, whose own may be shapes with shardings."""
+    params = params["params"]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding), params["head"])
     return {"params": params | {"head": zeros}}
 
 

@@ -53,7 +53,15 @@ def shards(mesh: Mesh) -> int:
 
 
 def make_scores(
-    reward_model: RewardModel, mesh: Mesh, *, batch_size: int, group_size: int, max_tokens: int, steps: int, pad_id: int
+    reward_model: RewardModel,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    group_size: int,
+    max_tokens: int,
+    steps: int,
+    pad_id: int,
+    microbatch_tokens: int = 0,
 ) -> Callable[[Any, Sequence[Group]], Iterator[list[np.ndarray]]]:
     """Makes `(params, groups) -> scores` of a reward model's kind, for any of its parameters.
 
@@ -62,6 +70,7 @@ def make_scores(
       mesh: what it is spread over.
       batch_size: groups that are scored at once.
       group_size, max_tokens, steps, pad_id: see `groups.make_batch`.
+      microbatch_tokens: see `make_update`.
     Returns:
       the function; for one group after another it gives of each solution float32 [1], the outcome's score, or [steps].
     """
@@ -71,7 +80,7 @@ def make_scores(
         for start in range(0, len(groups), batch_size):
             some = groups[start : start + batch_size]
             batch = labelled.make_batch(some, group_size, max_tokens, steps, pad_id)
-            parts = batches.split(batch, 0, shards(mesh))
+            parts = batches.split(batch, microbatch_tokens, shards(mesh))
             results = [compute(params, jax.device_put(part, batch_sharding(mesh))) for part in parts]
             values = batches.merge(parts, results)  # [groups, group_size, max_tokens]
             of_outcomes = np.asarray(models.outcome_scores(values, batch))

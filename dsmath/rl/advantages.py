@@ -67,8 +67,7 @@ def shape_rewards(scores: Array, logprobs: Array, ref_logprobs: Array, mask: Arr
       float32 [outputs, length].
     Source: DeepSeekMath §4.1.1, eq. 2.
     """
-    places = jnp.arange(mask.shape[1])
-    is_last = places == jnp.where(mask > 0, places, -1).max(axis=1, keepdims=True)
+    is_last = jnp.arange(mask.shape[1]) == last_chosen(mask)[:, -1:]
     penalty = 0.0 if ref_logprobs is None else beta * (logprobs - ref_logprobs)
     return (scores[:, None] * is_last - penalty) * mask
 
@@ -110,6 +109,17 @@ def at_ends(rewards: Array, ends: Array, length: int) -> Array:
     places = jnp.where(ends >= 0, ends, length)  # what lies behind the outputs is dropped; -1 would be the last token
     tokens = jnp.zeros((*ends.shape[:2], length), jnp.float32)
     return tokens.at[groups, outputs, places].add(rewards, mode="drop")
+
+
+def last_chosen(mask: Array) -> Array:
+    """The last token at or before each place that the policy chose.
+
+    Args:
+      mask: float32 [..., length], 1 on the tokens that the policy chose.
+    Returns:
+      int32 of that shape, the token's place; -1 where there is none.
+    """
+    return jax.lax.cummax(jnp.where(mask > 0, jnp.arange(mask.shape[-1]), -1), axis=mask.ndim - 1)
 
 
 def whiten(advantages: Array, mask: Array, epsilon: float = EPSILON) -> Array:

@@ -43,13 +43,17 @@ class Critic:
         self._apply = make_apply(self._optimizer, mesh)
 
     def start(self) -> TrainState:
-        """A new state: from a reward model with its head, or from a checkpoint with a head at zero.
+        """A new state: from a reward model, or from a checkpoint with a head at zero.
+
+        A reward model keeps its head where its scores are what the head gives. Behind a sigmoid they are not: its
+        logits are no guess of returns, from which the values' clip would let the critic come away slowly.
 
         Raises:
           InputError: another tokenizer than the policy's.
         """
         if (to_path(self._source) / models.FILE).exists():
-            params = models.read(self._source, self._mesh, self._tokenizer, self._field, learns=True).params
+            found = models.read(self._source, self._mesh, self._tokenizer, self._field, learns=True)
+            params = models.zero_head(found.params) if found.loss == models.SIGMOID else found.params
         else:
             models.check_tokenizer(self._source, self._tokenizer, self._field)
             params = models.base_params(self._source, self._mesh)

@@ -208,7 +208,8 @@ def estimate_advantages(
 
     Args:
       batch: with `mask`, `old_logprobs` and, where there is a reference, `ref_logprobs`.
-      stage: for its rewards; those of steps fall to the steps' last tokens, that of an output to its last one.
+      stage: for its rewards; those of steps fall to the steps' last tokens, that of an output to its last one, or to
+        the last one before that the policy chose.
       values: float32 [questions, group_size, max_new_tokens], the critic's at the policy that sampled.
       config: beta, ppo.
     Returns:
@@ -222,7 +223,10 @@ def estimate_advantages(
     scores = rewards.outputs.reshape(-1) if rewards.steps is None else np.zeros(len(mask), np.float32)
     by_token = advantages.shape_rewards(scores, old, ref, mask, config.beta)
     if rewards.steps is not None:
-        by_token += advantages.at_ends(rewards.steps, rewards.ends, shape[2]).reshape(mask.shape) * mask
+        # A step may end in what a tool said, of which the mask takes no reward.
+        chosen = np.asarray(advantages.last_chosen(batch["mask"]))
+        ends = np.where(rewards.ends >= 0, np.take_along_axis(chosen, np.maximum(rewards.ends, 0), axis=2), -1)
+        by_token += advantages.at_ends(rewards.steps, ends, shape[2]).reshape(mask.shape)
     found, returns = advantages.gae(by_token, values, mask, discount=config.ppo.discount, decay=config.ppo.decay)
     if config.ppo.whiten:
         found = advantages.whiten(found, mask)

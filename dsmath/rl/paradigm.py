@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import ml_collections
 from jax import Array
 
+from dsmath.reward import groups
 from dsmath.rl import objectives
+from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
+from dsmath.rollout.samples import PREFIX_BUCKET
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 
@@ -133,6 +136,24 @@ def check_reward_model(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"config.reward_model: config.reward={config.reward} uses none; leave it empty")
 
 
+def check_prompts(config: ml_collections.ConfigDict, longest_prompt: int) -> None:
+    """Refuses micro-batches that cannot hold a group, in an update or while the reward model goes on learning.
+
+    Args:
+      config: microbatch_tokens, and what decides the size of a group.
+      longest_prompt: tokens of the longest question.
+    Raises:
+      InputError: names the field and the least that works.
+    """
+    # Reward models and old log-probabilities are found for all samples of a group.
+    whole = config.reward in LEARNED or uses_old_logprobs(config)
+    size = config.group_size if whole else learned_samples(config)
+    prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
+    if config.iterations > 1 and config.reward in LEARNED:  # between two of them, in batches of longer prompts
+        prefix = groups.prefix_length(longest_prompt)
+    check_microbatch(config.microbatch_tokens, *row_shape(size, config.decoding.max_new_tokens), prefix)
+
+
 def _check_numbers(config: ml_collections.ConfigDict) -> None:
     for field in (
         "beta",
@@ -169,6 +190,9 @@ def _check_numbers(config: ml_collections.ConfigDict) -> None:
     for field in ("discount", "decay"):
         if not 0 <= config.ppo[field] <= 1:
             raise InputError(f"config.ppo.{field}: {config.ppo[field]} is not between 0 and 1")
+    for field in ("value_clip", "critic_learning_rate"):
+        if config.ppo[field] <= 0:
+            raise InputError(f"config.ppo.{field}: {config.ppo[field]} must be positive")
     if config.source != "sft_data" and config.decoding.temperature == 0:
         raise InputError("config.decoding.temperature: at 0 all samples of a question are the same; raise it")
     check_positive(config, "replay.num_steps", "replay.num_groups")

@@ -17,12 +17,11 @@ from dsmath.model.transformer import Transformer
 from dsmath.reward import shepherd
 from dsmath.rl import loop, paradigm
 from dsmath.rl import state as run_state
-from dsmath.rollout.batches import check_microbatch, row_shape
 from dsmath.rollout.decoding import Decoding
 from dsmath.rollout.engine import Engine
 from dsmath.rollout.memory import fit
-from dsmath.rollout.requests import Tool
-from dsmath.rollout.samples import PREFIX_BUCKET, Samples
+from dsmath.rollout.requests import Limits, Tool
+from dsmath.rollout.samples import Samples
 from dsmath.train import lora
 from dsmath.train.checkpoint import read_model, read_params
 from dsmath.train.guards import Guard
@@ -64,11 +63,7 @@ class Policy:
         self.config = read_model(config.init_from)  # of the model
         self._model = Transformer(lora.frozen_config(self.config) if config.lora_rank else self.config)
         self._decoding = Decoding.read(config.decoding)
-        prefix = -(-longest_prompt // PREFIX_BUCKET) * PREFIX_BUCKET
-        # Reward models and old log-probabilities are found for all samples of a group.
-        whole = config.reward in paradigm.LEARNED or paradigm.uses_old_logprobs(config)
-        size = config.group_size if whole else paradigm.learned_samples(config)
-        check_microbatch(config.microbatch_tokens, *row_shape(size, self._decoding.max_new_tokens), prefix)
+        paradigm.check_prompts(config, longest_prompt)
 
         optimizer, self.schedule = make_optimizer(config.optimizer, config.num_steps * config.updates_per_rollout)
         self.guard = Guard(config.guards, rollback=False)
@@ -93,7 +88,12 @@ class Policy:
         self._apply = make_apply(self._optimizer, mesh)
 
     def _make_engine(self, group_size: int, longest_prompt: int) -> Engine:
-        limits = fit(
+        limits = self._fit(group_size, longest_prompt)
+        codec = self._tokenizer if self._tool else None
+        return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id, codec=codec)
+
+    def _fit(self, group_size: int, longest_prompt: int) -> Limits:
+        return fit(
             self._model.config,
             self._mesh,
             **self._config.rollout,
@@ -101,8 +101,6 @@ class Policy:
             longest_prompt=longest_prompt,
             max_new_tokens=self._decoding.max_new_tokens,
         )
-        codec = self._tokenizer if self._tool else None
-        return Engine(self._model, self._mesh, limits, pad_id=self._tokenizer.pad_id, codec=codec)
 
     def forget_parent(self) -> None:
         """Gives the parent's memory back where nothing needs it beside a newer reference."""
@@ -138,6 +136,19 @@ class Policy:
             tool=self._tool,
         )
 
+    def check_labeller(self, num_completions: int) -> None:
+        """Refuses too little memory for `make_labeller`, which is called hours after the start.
+
+        Raises:
+          InputError: the budget holds not even one prefix with one completion.
+        """
+        self._fit(num_completions, self._longest_prefix)
+
+    @property
+    def _longest_prefix(self) -> int:
+        """Tokens of the longest question with all but the end of an answer, which is completed."""
+        return self._longest_prompt + self._decoding.max_new_tokens
+
     def make_labeller(self, params: Any, num_completions: int) -> Callable[..., pyarrow.Table]:
         """Makes Math-Shepherd's labels by completions of the policy: (step, table, prompts) -> the labelled table.
 
@@ -145,7 +156,7 @@ class Policy:
           params: of the policy.
           num_completions: of each step's prefix.
         """
-        engine = self._make_engine(num_completions, self._longest_prompt + self._decoding.max_new_tokens)
+        engine = self._make_engine(num_completions, self._longest_prefix)
         key = jax.random.fold_in(jax.random.key(self._config.seed), _LABEL)
 
         def label(step: int, table: pyarrow.Table, prompts: Sequence[Sequence[int]]) -> pyarrow.Table:

@@ -24,6 +24,7 @@ from dsmath.reward.groups import Group
 from dsmath.reward.models import RewardModel
 from dsmath.rl.ahead import load_stage, save_stage
 from dsmath.rl.exploration import Stage
+from dsmath.rollout.batches import row_shape
 from dsmath.runs import processes
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import CONFIG, read_json, replacing, to_path
@@ -104,6 +105,29 @@ def read_training(reward_model: str | os.PathLike, tokenizer: Tokenizer, soft: b
     return found
 
 
+def leave_out_long(older: Sequence[Group], group_size: int, max_tokens: int, microbatch_tokens: int) -> list[Group]:
+    """Older groups without those whose prompts leave a micro-batch no room, which are counted in a warning.
+
+    The run's own prompts were looked at when it began (`dsmath.rl.paradigm.check_prompts`); those of the reward model's
+    training may be longer.
+
+    Args:
+      older: groups that may be replayed.
+      group_size, max_tokens: of a batch's groups and solutions.
+      microbatch_tokens: of the config; 0 for no limit.
+    """
+    rows, width = row_shape(group_size, max_tokens)
+    room = microbatch_tokens - rows * width if microbatch_tokens else math.inf
+    kept = [group for group in older if groups.prefix_length(len(group.prompt)) <= room]
+    if len(kept) < len(older):
+        logging.warning(
+            "%d older questions are too long for config.microbatch_tokens=%d and are not replayed",
+            len(older) - len(kept),
+            microbatch_tokens,
+        )
+    return kept
+
+
 def go_on(
     reward_model: RewardModel,
     workdir: str | os.PathLike,
@@ -140,6 +164,7 @@ def go_on(
     older = read_steps(workdir, earlier, prompts, golds, label, soft)
     older += read_training(config.reward_model, tokenizer, soft)
     size, length = config.group_size, config.decoding.max_new_tokens
+    older = leave_out_long(older, size, length, config.microbatch_tokens)
     try:
         chosen = groups.cut(training.with_replay(new, older, replay.share, rng), size, length)
         chosen = groups.keep_telling(chosen, reward_model.kind, reward_model.loss, "config.problems")

@@ -145,14 +145,18 @@ def _categorical(weights: Array, keys: Array) -> Array:
     weights = jnp.pad(weights, ((0, 0), (0, -weights.shape[-1] % size)))
     runs = weights.reshape(weights.shape[0], -1, size)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-    run = _invert(runs.sum(axis=-1), uniform[:, 0])
+    run = invert(runs.sum(axis=-1), uniform[:, 0])
     within = jnp.take_along_axis(runs, run[:, None, None], axis=1)[:, 0]
-    return run * size + _invert(within, uniform[:, 1])
+    return run * size + invert(within, uniform[:, 1])
 
 
-def _invert(weights: Array, uniform: Array) -> Array:
-    """The first place whose cumulative weight is above that share of the whole; its own weight is positive."""
+def invert(weights: Array, uniform: Array) -> Array:
+    """The first place of positive weight whose cumulative weight is above that share of the whole; else the last."""
     cumulative = jnp.cumsum(weights, axis=-1)
     total = cumulative[:, -1]
     target = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
-    return (cumulative <= target[:, None]).sum(axis=-1)
+    first = (cumulative <= target[:, None]).sum(axis=-1, keepdims=True)
+    # The sums are of different trees, so that they may grow by a rounding error where there is no weight.
+    places, positive = jnp.arange(weights.shape[-1]), weights > 0
+    following = jnp.where(positive & (places >= first), places, places.size).min(axis=-1)
+    return jnp.minimum(following, jnp.where(positive, places, 0).max(axis=-1))

@@ -95,6 +95,27 @@ def _tokens_of(batch: dict[str, np.ndarray], groups: int) -> int:
     return groups * (batch["rows"][0].size + batch["prompts"].shape[1])
 
 
+def test_scores_are_found_in_micro_batches_too(start, monkeypatch):
+    model, params = start
+    groups, mesh, sizes = _groups(5), _mesh(data=1), []
+
+    def split_and_note(batch, max_tokens, shards):
+        parts = split(batch, max_tokens, shards)
+        sizes.extend(part["rows"][..., 0, 0].size for part in parts)
+        return parts
+
+    monkeypatch.setattr("dsmath.reward.training.batches.split", split_and_note)
+    reward_model = models.RewardModel("process", "sigmoid", model, None)
+    limit = _tokens_of(make_batch(groups, **SHAPE), 2)
+    found = [
+        list(make_scores(reward_model, mesh, batch_size=5, **SHAPE, **limits)(params, groups))
+        for limits in ({}, {"microbatch_tokens": limit})
+    ]
+    assert len(sizes) > 2
+    assert sizes[0] > max(sizes[1:])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "loss"), [("process", "sigmoid"), ("outcome", "pairwise")])
 def test_updates_in_small_parts_on_a_mesh_are_those_of_the_whole(solver, kind, loss):

@@ -309,6 +309,26 @@ def test_ppos_advantages_are_the_critics(run, critic, process):
     assert losses[-1] < losses[0]
 
 
+def test_the_reward_of_a_step_that_ends_in_a_tools_output_falls_to_the_policys_last_token_before(run):
+    length, ends = 80, np.array([[[14, 39, 55, 75, -1]]], np.int32)
+    mask = np.ones((1, 1, length), np.float32)
+    mask[..., 50:60] = mask[..., 76:] = 0
+    steps = np.array([[[1.0, 1.0, 1.0, 1.0, 0.0]]], np.float32)
+    stage = dataclasses.replace(run[5], rewards=Rewards(np.ones((1, 1)), np.ones((1, 1), bool), steps, ends))
+    config = _config("ppo", ppo={"whiten": False, "discount": 1.0, "decay": 1.0}, beta=0.0)
+    batch = {"mask": mask, "old_logprobs": np.zeros_like(mask)}
+    arrays, _ = loop.estimate_advantages(batch, stage, np.zeros_like(mask), config)
+    expected = np.zeros(length)  # rewards that are still to come
+    for end in (14, 39, 49, 75):
+        expected[: end + 1] += 1
+    np.testing.assert_allclose(arrays["returns"][0, 0], expected * mask[0, 0])
+    assert arrays["returns"][0, 0, 0] == 4.0
+    # A step of what a tool said alone, before the policy's first token, has nobody to be rewarded.
+    batch["mask"] = np.where(np.arange(length) < 20, 0, mask).astype(np.float32)
+    arrays, _ = loop.estimate_advantages(batch, stage, np.zeros_like(mask), config)
+    assert arrays["returns"].max() == 3.0
+
+
 @pytest.mark.parametrize(
     ("method", "changes"),
     [

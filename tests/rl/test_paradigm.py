@@ -76,6 +76,8 @@ def test_without_a_method_the_laptop_runs_grpo_with_the_rule():
         ("dpo", {"updates_per_rollout": 2}, r"config\.updates_per_rollout: .*dpo has no such thing"),
         ("dpo", {"dpo": {"pairs": 9}}, r"config\.dpo\.pairs: 9 is not between 1 and half of config\.group_size=16"),
         ("ppo", {"ppo": {"decay": 1.5}}, r"config\.ppo\.decay: 1.5"),
+        ("ppo", {"ppo": {"value_clip": 0.0}}, r"config\.ppo\.value_clip: 0\.0 must be positive"),
+        ("ppo", {"ppo": {"critic_learning_rate": 0.0}}, r"config\.ppo\.critic_learning_rate: 0\.0 must be positive"),
         ("grpo_iterative", {"replay": {"share": 1.0}}, r"config\.replay\.share: 1.0"),
     ],
 )
@@ -84,6 +86,21 @@ def test_what_makes_no_sense_is_refused_with_the_reason(method, changes, why):
     with pytest.raises(InputError, match=why):
         paradigm.check(config)
         paradigm.check_reward_model(config)
+
+
+def test_micro_batches_hold_a_group_of_what_is_scored_or_learned_from_and_its_prompt():
+    sizes = {"group_size": 8, "decoding": {"max_new_tokens": 128}}
+    for method, least in (
+        ("grpo_os", 8 * 128 + 80),  # prompts of 70 tokens are padded to 80
+        ("grpo_iterative", 8 * 128 + 96),  # and to 96 in the reward model's training between two iterations
+        ("online_rft", 8 * 128 + 80),
+        ("dpo", 2 * 128 + 80),  # one pair
+    ):
+        changes = sizes | ({"reward": "rule"} if method == "dpo" else {})
+        paradigm.check_prompts(_config(method, **changes, microbatch_tokens=least), 70)
+        paradigm.check_prompts(_config(method, **changes, microbatch_tokens=0), 70)
+        with pytest.raises(InputError, match=rf"config\.microbatch_tokens: {least - 1} cannot.*at least {least}"):
+            paradigm.check_prompts(_config(method, **changes, microbatch_tokens=least - 1), 70)
 
 
 Q, G, L = 2, 4, 5

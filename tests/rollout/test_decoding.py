@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dsmath.rollout.decoding import Decoding, Settings, draw
+from dsmath.rollout.decoding import Decoding, Settings, draw, invert
 from dsmath.runs.errors import InputError
 
 PROBABILITIES = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
@@ -115,6 +115,26 @@ def test_the_shares_of_the_tokens_pass_a_chi_square_test(size, filters):
     rare = expected < 5  # are counted together
     counts, expected = ([*x[~rare], *([x[rare].sum()] if expected[rare].any() else [])] for x in (counts, expected))
     assert stats.chisquare(counts, expected).pvalue > 0.001
+
+
+def test_no_token_without_weight_is_drawn_where_the_sums_are_rounded_apart():
+    rng = np.random.default_rng(0)
+    weights = rng.random((200, 1000)).astype(np.float32) * (rng.random((200, 1000)) < 0.5)
+    weights[:100, 900:] = 0
+    cumulative = np.asarray(jnp.cumsum(weights, axis=-1))
+    row, before = np.nonzero((np.diff(cumulative, axis=-1) > 0) & (weights[:, 1:] == 0))  # what grew without weight
+    uniform = cumulative[row, before] / cumulative[row, -1]
+    first = np.minimum((cumulative[row] <= (uniform * cumulative[row, -1])[:, None]).sum(axis=-1), 999)
+    assert (weights[row, first] == 0).sum() > 100
+    last = 999 - np.argmax(weights[:, ::-1] > 0, axis=-1)
+    assert (first > last[row]).any()  # behind it there is no weight to go on to
+    drawn = np.asarray(jax.jit(invert)(weights[row], uniform))
+    assert (weights[row, drawn] > 0).all()
+    whole = rng.random(200).astype(np.float32)  # elsewhere it is the first place above
+    first = (cumulative <= (whole * cumulative[:, -1])[:, None]).sum(axis=-1)
+    held = weights[np.arange(200), first] > 0
+    assert held.sum() > 190
+    np.testing.assert_array_equal(np.asarray(jax.jit(invert)(weights, whole))[held], first[held])
 
 
 def test_rows_of_any_decoding_mix():
