@@ -20,7 +20,7 @@ from dsmath.plan import flops
 from dsmath.plan.sampling import sampling
 from dsmath.plan.work import Stage, Work, device_bytes, rows_of
 from dsmath.rl import loop, paradigm
-from dsmath.rollout.batches import PACKED, check_microbatch, row_shape, size_of
+from dsmath.rollout.batches import PACKED, row_shape, size_of
 from dsmath.rollout.samples import PREFIX_BUCKET
 from dsmath.runs.errors import InputError
 from dsmath.train import lora
@@ -141,7 +141,7 @@ def _cut(config: ml_collections.ConfigDict, mesh: Mesh, prompt_length: int) -> _
     """As `dsmath.rollout.batches.split` cuts the longest samples."""
     length, size = config.decoding.max_new_tokens, paradigm.learned_samples(config)
     rows, shards = row_shape(size, length), mesh.shape["data"] * mesh.shape["fsdp"]
-    check_microbatch(config.microbatch_tokens, *rows, prompt_length)
+    paradigm.check_prompts(config, prompt_length)
     on_each = -(-config.num_groups // shards)
     fitting = on_each
     if config.microbatch_tokens:

@@ -94,8 +94,8 @@ def _within(limits: Limits, config: ModelConfig, tensor: int, shards: int, budge
     if limits.width > 1:
         return _within(Limits(**{**vars(limits), "width": limits.width // 2}), config, tensor, shards, budget)
     raise InputError(
-        f"memory_gib: {budget / 2**30:.2f} GiB, but one question with one sample takes {of_row / 2**30:.2f} GiB; "
-        "raise it, or lower max_new_tokens"
+        f"config.rollout.memory_gib: {budget / 2**30:.2f} GiB, but one question with one sample takes "
+        f"{of_row / 2**30:.2f} GiB; raise it, or lower max_new_tokens"
     )
 
 
