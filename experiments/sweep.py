@@ -37,7 +37,9 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
         raise InputError("--workdir: is empty; name a folder")
     folder = pathlib.Path(workdir)
     store = pathlib.Path(config.store or folder / "stages").absolute()
-    ablation.check_figure(config.figure)
+    ablation.check_figure(config.figure, config.evaluation.steps)
+    if not config.metrics:
+        raise InputError("config.metrics: empty; name one at least")
     stages, points = plan(config, store, load_config)
     if _DRY_RUN.value:
         print(describe(stages.values()))
@@ -102,8 +104,8 @@ def write_commands(stages: Iterable[Stage]) -> str:
 
 def write_results(folder: pathlib.Path, config: ml_collections.ConfigDict, rows: list[dict[str, Any]]) -> None:
     """Writes results, table and figure, and prints the table."""
+    write_json(folder / ablation.RESULTS, rows)  # before a metric that they lack ends this
     table = ablation.make_table(rows, config.metrics)
-    write_json(folder / ablation.RESULTS, rows)
     write_atomically(folder / "results.csv", ablation.make_csv(rows, config.metrics))
     write_atomically(folder / "table.md", table)
     ablation.write_figure(rows, config.figure, folder / "figure")

@@ -63,7 +63,7 @@ def sweep(preset: str) -> ml_collections.ConfigDict:
             "stage": "evaluate",
             "preset": paper,
             "overrides": {"init_from": "{run}"},
-            "steps": (),  # checkpoints of a run, 0 what it starts from; none: its newest
+            "steps": (),  # checkpoints of a run by their updates, 0 what it starts from; none: its newest
         }
     )
     return c

@@ -42,16 +42,18 @@ _NAMES = {
     "best_of": "best of {}",
     "weighted_maj": "weighted maj@{}",
 }
+_AT_K = tuple(name for name, title in _NAMES.items() if "{}" in title)  # metrics of k samples
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
 _WITH_PYTHON = "few_shot_pot"  # the mode, "+Python" in the paper's tables
 RESULTS = "results.json"  # of a sweep: its rows
 FIGURES = ("by_step", "at_k", "by_run")
 
 
-def check_figure(figure: Mapping[str, Any]) -> None:
+def check_figure(figure: Mapping[str, Any], steps: Sequence[int] = ()) -> None:
     """Refuses a figure that cannot be drawn.
 
     Args:
+      steps: of the checkpoints that are evaluated; none where each run has one figure.
       figure: `kind`, one of by_step (a metric by training step), at_k (metrics of k samples by k) and by_run (a
         metric of each run); `metrics`, a panel each; `title`; `marks`, steps at which by_step draws a line.
     """
@@ -59,6 +61,12 @@ def check_figure(figure: Mapping[str, Any]) -> None:
         raise InputError(f"config.figure.kind: {figure['kind']!r} is none of {', '.join(FIGURES)}")
     if not figure["metrics"]:
         raise InputError("config.figure.metrics: empty; name one at least")
+    if figure["kind"] == "by_step" and not steps:
+        raise InputError("config.figure.kind: by_step draws config.evaluation.steps, which is empty; name checkpoints")
+    if figure["kind"] == "at_k":
+        for name in figure["metrics"]:
+            if name not in _AT_K:
+                raise InputError(f"config.figure.metrics: {name!r} has no figures by k; at_k takes {', '.join(_AT_K)}")
 
 
 def collect(points: Iterable[Point], metrics: Iterable[str] = ()) -> list[dict[str, Any]]:

@@ -167,9 +167,11 @@ def update(
     figures["update_seconds"] = time.perf_counter() - began
     # Bad steps: these raise, or the step was skipped
     policy.guard.must_go_back(step, state.policy, figures["loss"])
-    figures["skipped"] = policy.guard.skipped(state.policy)
+    figures["skipped"] = skipped = policy.guard.skipped(state.policy)
     if critic:
         critic.guard.must_go_back(step, state.critic, figures["value_loss"])
         figures["skipped"] += critic.guard.skipped(state.critic)
-    figures["learning_rate"] = float(policy.schedule(setup.updates_before(step)))
+    # Of the last update; a skipped one moves no schedule.
+    updates = setup.updates_before(step) + setup.config.updates_per_rollout
+    figures["learning_rate"] = float(policy.schedule(max(updates - 1 - skipped, 0)))
     return state, figures, coefficients

@@ -244,7 +244,9 @@ def _last_line(error: Exception) -> str:
 
 def _unknown_field(argv: list[str], error: AttributeError | KeyError) -> str:
     """Names the override whose field does not exist, and the field that it may have meant."""
-    missing, *suggestions = re.findall(r"[\"'](\w+)\\?[\"']", str(error))
+    missing, *suggestions = re.findall(r"[\"'](\w+)\\?[\"']", str(error)) or [""]
+    if not missing:  # no override's fault
+        return f"--config: the file cannot be loaded: {error!r}"
     override = next((arg for arg in argv if missing in arg.split("=")[0].split(".")[1:]), f"config.{missing}")
     nearest = _nearest_field(argv, override) or next(iter(suggestions), "")
     hint = f"; did you mean {nearest!r}?" if nearest else "; --help lists its fields"

@@ -82,10 +82,11 @@ def find_next(stage: str, workdir: str, preset: str) -> list[str]:
       preset: of its config; may be empty.
     """
     folder = pathlib.Path(workdir or "runs/it")
+    is_bucket = "://" in workdir  # it is read from, and no workdir lies in it
     is_nano = preset.split(",")[0] in ("", "nano")
     fields = {
-        "workdir": shlex.quote(str(folder)),
-        "beside": shlex.quote(str(folder.parent)),
+        "workdir": shlex.quote(workdir if is_bucket else str(folder)),
+        "beside": "runs" if is_bucket else shlex.quote(str(folder.parent)),
         "size": "nano" if is_nano else "7b",
         "mining": "nano" if is_nano else "paper",
     }

@@ -88,9 +88,14 @@ def broadcast(value: Any) -> Any:
     if count() == 1:
         return value
     key = f"dsmath/broadcast/{next(_numbers)}"
+    client = _state().client
     if is_main():
-        _state().client.key_value_set(key, json.dumps(value))
-    return json.loads(_state().client.blocking_key_value_get(key, _WAIT_MS))
+        client.key_value_set(key, json.dumps(value))
+    found = json.loads(client.blocking_key_value_get(key, _WAIT_MS))
+    barrier()
+    if is_main():  # it stays in the memory of process 0 otherwise
+        client.key_value_delete(key)
+    return found
 
 
 def gather(value: Any) -> list[Any]:

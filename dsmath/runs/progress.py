@@ -34,8 +34,10 @@ class Progress:
             )
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """Counts `amount` more; `figures` are shown beside the count."""
+        """Counts `amount` more, or as much less where work is done again; `figures` are shown beside the count."""
         self._done += amount
+        if amount < 0:
+            self._first, self._started = self._done, time.monotonic()
         if self._quiet:
             return
         if self._bar is not None:

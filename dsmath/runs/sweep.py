@@ -161,11 +161,13 @@ def _check_kept(step: int, entry: Entry, resolved: Mapping[str, Any]) -> None:
         run = resolved.get(parent, {})
         if not step or not all(field in run for field in ("num_steps", "save_every", "keep_last")):
             continue
-        kept = list(range(run.save_every, run.num_steps + 1, run.save_every))[-run.keep_last :]
-        if step not in (*kept, run.num_steps):
+        updates = run.get("updates_per_rollout", 1)  # a checkpoint's number counts them all
+        last, every = run.num_steps * updates, run.save_every * updates
+        kept = {*range(every, last + 1, every)[-run.keep_last :], last}
+        if step not in kept:
             raise InputError(
                 f"config.evaluation.steps: {step} is none of the checkpoints that {parent} keeps, "
-                f"{', '.join(map(str, sorted({*kept, run.num_steps})))}; see its save_every and keep_last"
+                f"{', '.join(map(str, sorted(kept)))}; see its save_every and keep_last"
             )
 
 

@@ -120,6 +120,18 @@ def test_an_unknown_figure_is_named():
         ablation.check_figure({"kind": "pie", "metrics": ("accuracy",)})
 
 
+def test_a_figure_that_could_not_be_drawn_is_refused_before_a_run():
+    by_step = {"kind": "by_step", "metrics": ("accuracy",)}
+    with pytest.raises(InputError, match=r"config\.figure\.kind: by_step draws config\.evaluation\.steps, which is"):
+        ablation.check_figure(by_step)
+    ablation.check_figure(by_step, steps=(0, 10))
+    with pytest.raises(
+        InputError, match=r"config\.figure\.metrics: 'accuracy' has no figures by k; at_k takes pass_at,"
+    ):
+        ablation.check_figure({"kind": "at_k", "metrics": ("accuracy",)})
+    ablation.check_figure({"kind": "at_k", "metrics": ("pass_at", "maj_at")})
+
+
 @pytest.mark.parametrize("kind", FIGURES)
 def test_a_figure_names_its_runs_and_axes(tmp_path, kind):
     rows, metrics, marks = FIGURES[kind]

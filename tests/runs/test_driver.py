@@ -102,6 +102,12 @@ def test_bad_input_costs_one_line_and_status_2(stage, tmp_path, arguments, named
     assert not (tmp_path / "result.json").exists()
 
 
+def test_a_config_file_that_fails_is_named(stage, tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config():\n    return {}[2]\n")
+    done = stage("--config=broken.py", WORKDIR)
+    assert (done.returncode, done.stderr) == (2, "error: --config: the file cannot be loaded: KeyError(2)\n")
+
+
 def test_a_defect_of_the_code_is_no_input_error(stage):
     process = stage(NANO, WORKDIR, "--config.left=0")
     assert process.returncode not in (0, 2)

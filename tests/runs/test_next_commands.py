@@ -33,6 +33,14 @@ def test_drivers_configs_and_fields_exist(stage, preset):
             assert set(overrides) <= known, command
 
 
+def test_a_bucket_is_read_and_no_workdir_lies_in_it():
+    commands = find_next("convert", "gs://bucket/run", "")
+    assert any("--config.init_from=gs://bucket/run" in command for command in commands)
+    assert not [command for command in commands if "gs:/b" in command]
+    (evaluate,) = (command for command in commands if "experiments.evaluate" in command)
+    assert "--workdir=runs/evaluate" in evaluate
+
+
 def test_folders_are_those_of_the_run():
     assert any("--config.init_from='my runs/sft'" in command for command in find_next("sft", "my runs/sft", "nano"))
     assert all(":7b" in command for command in find_next("sft", "runs/sft", "7b") if "--config=" in command)

@@ -42,6 +42,8 @@ def run(config, workdir):
     with Progress(1, "work", "piece") as progress:
         progress.advance()
     told = processes.broadcast({"from": here})
+    if processes.is_main() and processes.count() > 1:  # nothing that was told stays in memory
+        assert not processes._state().client.key_value_dir_get("dsmath/broadcast")
     long = [[here] * 10_000 * here, "é"]
     gathered = [[len(numbers), sign] for numbers, sign in processes.gather(long)]
     return {"told": told, "gathered": gathered}

@@ -52,6 +52,16 @@ def test_the_rate_of_a_resumed_run_counts_its_own_work_alone(clock):
     assert stream.getvalue() == "rl: 2010/10000 step  1 step/s  left 2:13:10\n"
 
 
+def test_the_rate_after_a_rollback_counts_what_is_done_since(clock):
+    stream = io.StringIO()
+    with Progress(200, "rl", "step", done=100, stream=stream) as progress:
+        clock(5)
+        progress.advance(-50)
+        clock(10)
+        progress.advance(10)
+    assert stream.getvalue().splitlines()[-1] == "rl: 60/200 step  1 step/s  left 2:20"
+
+
 def test_a_terminal_gets_one_bar_that_is_drawn_again_in_place():
     stream = _Terminal()
     with Progress(4, "sft", "step", done=1, stream=stream) as progress:

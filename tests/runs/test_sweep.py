@@ -185,6 +185,15 @@ def test_bad_input_is_named_at_the_start(changes, message):
         _plan(_config(**changes))
 
 
+def test_a_checkpoints_number_counts_all_updates(monkeypatch):
+    monkeypatch.setitem(STAGES, "tune", STAGES["tune"] | {"updates_per_rollout": 3})
+    evaluation = _config().evaluation.to_dict()
+    with pytest.raises(InputError, match=r"config\.evaluation\.steps: 4 is none of the .* keeps, 12, 18;"):
+        _plan(_config(defaults=STAGES, common=_common(), evaluation=evaluation | {"steps": (4,)}))
+    _, points = _plan(_config(defaults=STAGES, common=_common(), evaluation=evaluation | {"steps": (12, 18)}))
+    assert {point.step for point in points} == {12, 18}
+
+
 def test_a_run_that_others_start_from_is_neither_evaluated_nor_shown():
     runs = (
         {"label": "base, long", "stage": "base", "preset": "nano", "overrides": {}, "judged": False},
