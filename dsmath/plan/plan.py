@@ -14,7 +14,7 @@ from dsmath.plan import flash, stages
 from dsmath.plan.collectives import Collective
 from dsmath.plan.compiled import CompiledProgram, compile_program
 from dsmath.plan.devices import DEVICES, Device, find_device
-from dsmath.plan.work import Stage, Work, device_bytes
+from dsmath.plan.work import Work, device_bytes
 from dsmath.runs.errors import InputError
 
 
@@ -193,7 +193,7 @@ def plan(
     with flash.without_kernels():
         for name, work in stage.works.items():
             compiled = compile_program(work.lower(), mesh.shape)
-            programs.append(_program(name, work, compiled, stage, model, mesh.size))
+            programs.append(_program(name, work, compiled, model, mesh.size))
     return Plan(
         mesh=dict(mesh.shape),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(stage.frozen or stage.state.params)),
@@ -204,18 +204,16 @@ def plan(
     )
 
 
-def _program(
-    name: str, work: Work, compiled: CompiledProgram, stage: Stage, model: ModelConfig, num_devices: int
-) -> ProgramPlan:
-    learned = device_bytes(stage.state.params)
+def _program(name: str, work: Work, compiled: CompiledProgram, model: ModelConfig, num_devices: int) -> ProgramPlan:
+    learned = device_bytes(work.changes.params) if work.changes else 0
     memory = {"batch": device_bytes(work.batch), **work.held}
-    gradients = min(learned, compiled.temporaries) if work.updates and "gradients" not in work.held else 0
+    gradients = min(learned, compiled.temporaries) if "gradients" not in work.held else 0
     if gradients:
         memory["gradients"] = gradients
     memory["activations and temporaries"] = compiled.temporaries - gradients
     traffic = compiled.traffic
-    if work.updates:  # the optimizer reads and writes its state and the parameters, and reads the gradients
-        traffic += 2 * device_bytes(stage.state) + learned
+    if work.changes:  # the optimizer reads and writes its state and the parameters, and reads the gradients
+        traffic += 2 * device_bytes(work.changes) + learned
     again = work.passes > 1 and model.remat != "none"  # rematerialisation runs the kernels again
     return ProgramPlan(
         name=name,

@@ -94,7 +94,9 @@ def reinforcement(
     if config.lora_rank:
         model_config = lora.frozen_config(model_config)
     prompt_length = math.ceil(prompt_length / PREFIX_BUCKET) * PREFIX_BUCKET
-    model, micro = Transformer(model_config), _cut(config, mesh, prompt_length)
+    paradigm.check_prompts(config, prompt_length)
+    model, micro = Transformer(model_config), _cut(config, mesh, prompt_length, paradigm.learned_samples(config))
+    whole_micro = _cut(config, mesh, prompt_length, config.group_size)  # a pair is chosen after all have been scored
     optimizer = _optimizer(config, config.optimizer.peak_learning_rate)
     state, whole = abstract_state(model, optimizer, mesh, config.lora_rank), abstract_params(model, mesh)
     frozen = cast_matrices(whole, model_config) if paradigm.uses_parent(config) else None
@@ -120,7 +122,8 @@ def reinforcement(
         reward_model = abstract_params(values, mesh)
         learns = config.iterations > 1  # between two of them
         beside["reward model"] = reward_model if learns else cast_matrices(reward_model, values.config)
-        works["reward"] = _pass(values, beside["reward model"], batch, mesh, micro, "token")
+        all_samples = whole_micro.arrays(mesh, *_arrays(config))
+        works["reward"] = _pass(values, beside["reward model"], all_samples, mesh, whole_micro, "token")
     loss_function = loop.make_loss(model, paradigm.make_objective(config), config)
     base, passes = (whole, 2) if config.lora_rank else (None, 3)
     works |= _update("update", loss_function, state, batch, optimizer, mesh, micro, config, model_config, base, passes)
@@ -137,11 +140,10 @@ def reinforcement(
     return Stage(state, works, tokens, frozen, beside)
 
 
-def _cut(config: ml_collections.ConfigDict, mesh: Mesh, prompt_length: int) -> _MicroBatches:
-    """As `dsmath.rollout.batches.split` cuts the longest samples."""
-    length, size = config.decoding.max_new_tokens, paradigm.learned_samples(config)
+def _cut(config: ml_collections.ConfigDict, mesh: Mesh, prompt_length: int, size: int) -> _MicroBatches:
+    """As `dsmath.rollout.batches.split` cuts groups of `size` of the longest samples."""
+    length = config.decoding.max_new_tokens
     rows, shards = row_shape(size, length), mesh.shape["data"] * mesh.shape["fsdp"]
-    paradigm.check_prompts(config, prompt_length)
     on_each = -(-config.num_groups // shards)
     fitting = on_each
     if config.microbatch_tokens:
@@ -207,6 +209,6 @@ def _update(
             held=held,
         ),
         f"{name}: apply": Work(
-            lambda: apply.lower(state, totals), (), flops.Forward(0.0, 0.0), 1, times=times, updates=True, held=held
+            lambda: apply.lower(state, totals), (), flops.Forward(0.0, 0.0), 1, times=times, changes=state, held=held
         ),
     }

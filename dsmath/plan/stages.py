@@ -53,5 +53,5 @@ def _supervised(config: ml_collections.ConfigDict, model_config: ModelConfig, me
     tokens = config.batch_size * config.length
     forward = flops.forward(model_config, tokens, tokens, config.batch_size * flops.causal_pairs(config.length))
     kernels = 0.0 if model_config.attention == "xla" else forward.attention
-    update = Work(lambda: step.lower(state, batch), batch, forward, 3, updates=True, kernels=kernels)
+    update = Work(lambda: step.lower(state, batch), batch, forward, 3, changes=state, kernels=kernels)
     return Stage(state, {"update": update}, tokens)

@@ -23,7 +23,7 @@ class Work:
       forward: operations of the forward passes that one run asks for, over all devices.
       passes: forward passes' worth of operations: 1, 3 with gradients, 2 with those of adapters alone.
       times: how often a step runs it.
-      updates: whether it is the one that changes the state; its gradients are temporaries, or `held`.
+      changes: shapes and shardings of the state that it updates, if any; its gradients are temporaries, or `held`.
       kernels: of the forward pass's operations those of attention that a kernel does, which is compiled away.
       held: bytes on a device by kind that are there while it runs, beside the state's.
     """
@@ -33,7 +33,7 @@ class Work:
     forward: flops.Forward
     passes: int
     times: int = 1
-    updates: bool = False
+    changes: TrainState | None = None
     kernels: float = 0.0
     held: Mapping[str, int] = dataclasses.field(default_factory=dict)
 

@@ -220,6 +220,25 @@ def test_every_method_has_its_programs(reinforcement, model, method):
     assert (stage.frozen is None) == (method == "sft")
 
 
+def test_all_samples_of_a_pair_are_scored(reinforcement, model):
+    """A pair is chosen after the reward model has seen its whole group."""
+    mesh, named = make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), rl.get_config("nano,dpo")
+    changes = {name: named[name] for name in ("source", "coefficient")} | {"reward": "outcome_model"}
+    few, many = (
+        make_stage(reinforcement(**changes, dpo={"pairs": pairs}), model, mesh, prompt_length=10) for pairs in (1, 4)
+    )
+    assert few.works["reward"].forward == many.works["reward"].forward
+    assert few.works["update"].forward.total < many.works["update"].forward.total
+
+
+def test_a_whole_critic_beside_adapters_is_read_and_written_whole(reinforcement, model):
+    mesh = make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4])
+    ppo = {"coefficient": "ppo", "reward": "outcome_model", "lora_rank": 2}
+    stage = make_stage(reinforcement(**ppo), model, mesh, prompt_length=10)
+    policy, critic = (stage.works[f"{name}: apply"].changes for name in ("update", "critic update"))
+    assert device_bytes(policy) < device_bytes(critic) / 2
+
+
 def test_adapters_learn_beside_parameters_that_stay(reinforcement, model):
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     narrow = dataclasses.replace(model, dtype="bfloat16")
