@@ -15,6 +15,7 @@ from dsmath.web import crawl, library_docs, marking, mine, offers, report, seed,
 from dsmath.web.benchmark_texts import find_files
 from dsmath.web.classifier import Classifier
 from dsmath.web.engine import Engine
+from dsmath.web.language import parse_languages
 
 # What a resumed run may change: the marks of the rounds that are over are kept, and results depend on no engine.
 FREE = ("annotation", "auto", "engine", "marked_paths", "workers")
@@ -57,7 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     pages = crawl.read(
         inputs, workdir, engine, min_words=config.min_words, threshold=config.near_duplicate_threshold,
         pages_per_task=config.pages_per_task, classifier=fixed_classifier,
-        languages=[language.strip() for language in config.languages.split(",") if language.strip()],
+        languages=parse_languages(config.languages),
     )  # fmt: skip
     _say(f"{pages.num_pages} pages, {pages.num_unique} of them unique; duplicates: {dict(pages.duplicates)}")
 
@@ -76,8 +77,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         # 2. Recall pages of mathematics from the crawl.
         mine.score_pages(pages, round_number, classifier, engine)
         cut = selection.find_cut(
-            pages, round_number, min_score=config.min_score, max_share=config.max_share, max_tokens=config.max_tokens
-        )
+            pages, round_number, min_score=config.min_score, max_share=config.max_share,
+            max_tokens=mine.round_tokens(config.max_tokens, round_number, fixed_classifier),
+        )  # fmt: skip
         # 3. Discover the domains of mathematics.
         selected = selection.select_pages(pages, round_number, cut, engine, math_domain_share=config.math_domain_share)
         domains = selected.domains

@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import latex2mathml.converter
 from markupsafe import Markup, escape
 
+_INNER = r".{1,2000}?"  # bounded: each of many openings without an end would be looked for to the end of the text
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
 _FORMULA = re.compile(
-    rf"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\d$])"
+    rf"\$\$({_INNER})\$\$|\\\[({_INNER})\\\]|\\\(({_INNER})\\\)|(?<![\\$])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\d$])"
     rf"|(\\boxed{_BRACES}|\\[dt]?frac{_BRACES}{_BRACES})",
     re.S,
 )

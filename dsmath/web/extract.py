@@ -12,13 +12,13 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import ElementNode, HTMLTree
 
-from dsmath.web.mathml import mathml_to_latex
+from dsmath.web.mathml import is_command, mathml_to_latex, source_in_data
 
 _CHARSET_BYTES = 2**16  # that the detection looks at
 _DAMAGED_SHARE = 0.02  # of the bytes beyond ASCII: above it, the text is not UTF-8 with a few bad bytes
 _MAX_FORMULAS = 10_000  # of a page; a page with more is no text
 _MAX_SCRIPT = 1000  # characters; more are no index and no exponent
-_META_CHARSET = re.compile(rb"<meta[^>]{1,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_META_CHARSET = re.compile(rb"<meta[^>]{1,200}?charset\s*=\s*+[\"']?\s*+([\w.:-]+)", re.IGNORECASE)
 
 _NAVIGATION = (
     "nav",
@@ -58,30 +58,48 @@ _NAVIGATION = (
     ".pagination",
     ".mw-jump-link",
     "#catlinks",
+    "svg title",
 )
+# A formula is set in a line: what has one of these for a child is a part of the page.
+_BLOCKS = {
+    "address", "article", "aside", "blockquote", "center", "dd", "details", "div", "dl", "dt", "fieldset", "figure",
+    "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre",
+    "section", "table", "ul",
+}  # fmt: skip
 _FORMULAS = "math, mml\\:math, m\\:math, script[type^='math/'], sub, sup, img, .katex-html"
+_SOURCES = ("data-latex", "data-tex", "data-math")  # attributes that hold a formula, or only say that there is one
 # Each selector costs as much as a search for a name: these are asked for where the name occurs.
 _FORMULAS_BY_NAME = {
     "MathJax": (
         ".MathJax, .MathJax_Display, .MathJax_Preview, .MathJax_SVG, .MathJax_CHTML, .mjx-chtml, mjx-container"
     ),
-    "data-": "[data-latex], [data-tex], [data-math]",
+    **{name: f"[{name}]" for name in _SOURCES},
 }
 _FORMULA_ADDRESS = re.compile(
     r"latex\.codecogs|latex\.php|/cgi-bin/(?:math|mime)tex|/(?:math|mime)tex|[?&](?:latex|tex)=|/render/math\?math=|[?&]cht=tx&"
 )
-_STYLE_QUERY = re.compile(r"&(?:bg|fg|s|c|zoom|mode)=[^&]*$")
-_DISPLAY_WRAPPER = re.compile(r"^\{\\displaystyle\s+(.*)\}$", re.DOTALL)
+_STYLES = {"bg", "fg", "s", "c", "zoom", "mode"}  # fields of an address that say how its formula is drawn
+_DELIMITERS = re.compile(r"^\$+|(?<!\$)\$+$|^\\[(\[]|\\[)\]]$")
+_DISPLAY_WRAPPER = re.compile(r"^\{\\displaystyle\s++(.*)\}$", re.DOTALL)
 _CODECOGS_SETTINGS = re.compile(
     r"^(?:\\(?:inline|dpi\{\d+\}|[bf]g_\w+|fn_\w+|tiny|small|large|huge)\s*)+", re.IGNORECASE
 )
+# What a description that is a formula holds, or cannot hold.
+_FILE_NAME = re.compile(r"^[A-Za-z]:[\\/]|^\\\\\w|\.[A-Za-z]\w{1,4}$")
+_DELIMITED = re.compile(r"^\$.+\$$|^\\\(.+\\\)$|^\\\[.+\\\]$", re.DOTALL)
+_TEX_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_TEX_SIGN = re.compile(r"\\[{},;:!|%]")
+_SCRIPT_OR_GROUP = set("{^_")
 _TEX_CHARACTERS = re.compile(r"[\\^_={}]")
 _ORDINALS = {"st", "nd", "rd", "th", "tm", "®", "™", "er", "ème"}
 _FORMULA_CLASSES = {"tex", "latex", "mwe-math-fallback-image-inline", "mwe-math-fallback-image-display"}
 
 
 def html_to_text(html: bytes, charset: str | None = None) -> str:
-    """The text of a page, its formulas as LaTeX, without navigation, header and footer.
+    """The text of a page, its formulas as LaTeX, without what leads to other pages.
+
+    Menus, side bars, footers and what is marked as a banner or a search go; the page's title and its `header` stay, and
+    so do comments and footnotes.
 
     Args:
       html: the page's bytes.
@@ -95,6 +113,8 @@ def html_to_text(html: bytes, charset: str | None = None) -> str:
         return ""
     selectors = [_FORMULAS, *(selector for name, selector in _FORMULAS_BY_NAME.items() if name in content)]
     found = tree.document.query_selector_all(", ".join(selectors)).values()[:_MAX_FORMULAS]
+    if any(name in content for name in _SOURCES):
+        found = _without_parts(found, ", ".join(selectors))
     for element in reversed(found):  # so that what lies within an element is replaced before the element is
         _replace(tree, element)
     return extract_plain_text(tree, skip_elements=_NAVIGATION, links=False, form_fields=False, comments=True)
@@ -140,8 +160,29 @@ def _is_plausible(html: bytes, declared: str, found: str) -> bool:
     return True
 
 
+def _without_parts(found: list[ElementNode], selector: str) -> list[ElementNode]:
+    """Leaves out the parts of MathML that carry a source: MathJax 4 gives one to every node, and `math` has the whole.
+
+    Args:
+      found: what the selector finds in the page, in its order.
+    """
+    kept, end = [], 0
+    for place, element in enumerate(found):
+        if place >= end and _tag(element) == "math":
+            end = place + 1 + len(element.query_selector_all(selector))
+        elif place < end and _tag(element) != "math" and any(map(element.hasattr, _SOURCES)):
+            continue
+        kept.append(element)
+    return kept
+
+
+def _tag(element: ElementNode) -> str:
+    """The name without a namespace's prefix."""
+    return (element.tag or "").rsplit(":", 1)[-1]
+
+
 def _replace(tree: HTMLTree, element: ElementNode) -> None:
-    tag = (element.tag or "").rsplit(":", 1)[-1]
+    tag = _tag(element)
     if tag in ("sub", "sup"):
         latex = _script_text(element, "_" if tag == "sub" else "^")
         if latex is not None and element.first_element_child is None:  # the usual case, fifty times faster
@@ -214,7 +255,7 @@ def _image_formula(element: ElementNode) -> str | None:
     alt, source = element.getattr("alt", "").strip(), element.getattr("src", "")
     classes = set(element.getattr("class", "").split())
     is_address = _FORMULA_ADDRESS.search(source) is not None
-    if not (is_address or classes & _FORMULA_CLASSES or "\\" in alt):
+    if not (is_address or classes & _FORMULA_CLASSES or _is_latex(alt)):
         return None
     if any(name.startswith("mwe-math") for name in classes):
         container = element.closest(".mwe-math-element")
@@ -224,8 +265,17 @@ def _image_formula(element: ElementNode) -> str | None:
         alt = _address_formula(source) or alt
     if not alt:
         return None
-    alt = re.sub(r"^\$+|\$+$|^\\[(\[]|\\[)\]]$", "", alt)
-    return _quote(alt, "mwe-math-fallback-image-display" in classes)
+    return _quote(_DELIMITERS.sub("", alt), "mwe-math-fallback-image-display" in classes)
+
+
+def _is_latex(alt: str) -> bool:
+    """Whether an image's description can be nothing but a formula: `\\x` may also be a part of a file's name."""
+    if "\\" not in alt or _FILE_NAME.search(alt):
+        return False
+    if _DELIMITED.search(alt) or _TEX_SIGN.search(alt):
+        return True
+    commands = _TEX_COMMAND.findall(alt)
+    return bool(commands) and (not _SCRIPT_OR_GROUP.isdisjoint(alt) or any(map(is_command, commands)))
 
 
 def _address_formula(source: str) -> str:
@@ -233,11 +283,21 @@ def _address_formula(source: str) -> str:
         query = urllib.parse.urlsplit(source).query
     except ValueError:
         return ""
-    query = _STYLE_QUERY.sub("", re.sub(r"^(?:.*&)?(?:latex|tex|math|formula|chl)=", "", query))
+    if "latex.php" in source:  # of WordPress: one field is the formula, whose own & is escaped
+        query = next((field for field in query.split("&") if field.startswith("latex=")), query)
+    query = _drop_styles(re.sub(r"^(?:.*&)?(?:latex|tex|math|formula|chl)=", "", query))
     if "codecogs" not in source:  # there alone a plus is a plus
         query = query.replace("+", " ")
     latex = urllib.parse.unquote(query).replace("&plus;", "+").replace("&space;", " ")
     return _CODECOGS_SETTINGS.sub("", latex.strip())
+
+
+def _drop_styles(query: str) -> str:
+    """A query without the last fields that are styles."""
+    fields = query.split("&")
+    while len(fields) > 1 and "=" in fields[-1] and fields[-1].partition("=")[0] in _STYLES:
+        fields.pop()
+    return "&".join(fields)
 
 
 def _rendered_formula(element: ElementNode) -> str | None:
@@ -247,9 +307,11 @@ def _rendered_formula(element: ElementNode) -> str | None:
         # Within .katex, the MathML half goes before this one in the page; without it the glyphs are all there is.
         whole = element.closest(".katex")
         return "" if whole is not None and whole.query_selector("math") is not None else None
-    for name in ("data-latex", "data-tex", "data-math"):
-        if element.hasattr(name):
-            return _quote(element[name])
+    source = next(filter(None, (source_in_data(element, name) for name in _SOURCES)), "")
+    if source and _BLOCKS.isdisjoint(child.tag for child in element.children.values()):
+        return _quote(source)
+    if element.tag != "mjx-container" and not any(name.startswith(("MathJax", "mjx-")) for name in classes):
+        return None  # the attribute was but a flag, or stands at a part of the page
     if "MathJax_Preview" in classes:
         return ""
     if "MathJax_Display" in classes:

@@ -27,7 +27,7 @@ _UNPRINTED = re.compile(  # each case starts with its own characters: so the sea
     r"\\(?i:begin|end|hspace|vspace|label|color)\*?\s*\{[^{}]{0,80}\}(?:\{[clrCLR|@{}\s]{0,40}\})?"
     rf"|<<{_SUM}>>|&lt;&lt;{_SUM}&gt;&gt;|＜＜{_SUM}＞＞"  # GSM8K's calculations
     r"|</?(?:[abipsu]|br|code|div|em|font|h[1-6]|hr|img|li|ol|pre|span|strong|su[bp]|t[dhr]|table|ul)"
-    r"(?:\s[a-z-]+=[^<>]{0,300})?\s*/?>"
+    r"(?:\s[a-z-]+=[^<>]{0,300}+)?\s*/?>"
     r"|&(?:\w{2,31}|#\d{1,7}|#[xX][\da-fA-F]{1,6});"
 )
 _GREEK = {chr(code): unicodedata.name(chr(code)).split()[-1].lower() for code in range(ord("α"), ord("ω") + 1)}

@@ -4,8 +4,9 @@ import functools
 from collections import Counter
 
 import numpy as np
-from resiliparse.parse.lang import detect_fast
+from resiliparse.parse.lang import detect_fast, supported_langs
 
+from dsmath.runs.errors import InputError
 from dsmath.web import characters
 
 _START = 4_000  # characters that are read
@@ -26,6 +27,7 @@ for _language, _words in _FUNCTION_WORDS.items():
     for _word in _words.split():
         _LANGUAGES_BY_WORD.setdefault(_word, []).append(_language)
 _MIN_FUNCTION_WORDS = 3
+_UNKNOWN = "unknown"
 
 
 def detect_language(text: str) -> str:
@@ -44,8 +46,25 @@ def detect_language(text: str) -> str:
     for word, count in Counter(filter(_LANGUAGES_BY_WORD.__contains__, start.lower().split())).items():
         for language in _LANGUAGES_BY_WORD[word]:
             counts[language] += count
-    count, language = max(((count, language) for language, count in counts.items()), default=(0, "unknown"))
+    count, language = max(((count, language) for language, count in counts.items()), default=(0, _UNKNOWN))
     return language if count >= _MIN_FUNCTION_WORDS else detect_fast(start)[0]
+
+
+def parse_languages(text: str) -> list[str]:
+    """The languages of "en,zh"; none for "".
+
+    Raises:
+      InputError: names one that `detect_language` finds on no page.
+    """
+    languages = [part for part in (part.strip() for part in text.split(",")) if part]
+    known = {*supported_langs(), *_FUNCTION_WORDS, "ja", "zh", _UNKNOWN}
+    for name in languages:
+        if name not in known:
+            raise InputError(
+                f"config.languages={text!r}: {name!r} is no language that is told; give two-letter codes of "
+                f"{', '.join(sorted(known))}"
+            )
+    return languages
 
 
 _are_within = functools.cache(characters.are_within)

@@ -1,5 +1,6 @@
 """The steps of mining a crawl: files in, files out, each file made once, so that a killed run goes on where it was."""
 
+import math
 import pathlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from dsmath.runs.checks import check_positive
 from dsmath.runs.errors import InputError
 from dsmath.runs.workdir import LINEAGE, read_json, replacing, write_json, write_lineage
-from dsmath.web import benchmark_texts, classifier, clusters, marking, selection, sources, validation
+from dsmath.web import benchmark_texts, classifier, clusters, language, marking, selection, sources, validation
 from dsmath.web import crawl as crawls
 from dsmath.web.benchmark_texts import BenchmarkText
 from dsmath.web.corpus import WriteCorpus
@@ -35,10 +36,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       InputError: names the field.
     """
-    check_positive(config, "max_rounds", "positives", "negatives", "pages_per_task", "workers")
-    for name in ("min_score", "max_share", "max_tokens", "max_per_host", "max_files", "min_words"):
+    check_positive(config, "max_rounds", "positives", "negatives", "pages_per_task", "workers", "auto.min_pages")
+    for name in ("max_per_host", "max_files", "min_words"):
         if config[name] < 0:
             raise InputError(f"config.{name}={config[name]}: must not be negative")
+    _check_limits(config)
+    language.parse_languages(config.languages)
     validation.check_folds(config.validation_folds)
     classifier.Settings(**config.classifier)
     try:
@@ -46,6 +49,38 @@ def check(config: ml_collections.ConfigDict) -> None:
     except ValueError as error:
         raise InputError(f"config.near_duplicate_{error}; give a Jaccard similarity within") from error
     marking.check(config.annotation, config.marked_paths)
+
+
+def _check_limits(config: ml_collections.ConfigDict) -> None:
+    """Refuses shares and amounts that nothing, or everything, would pass."""
+    if not 0 < config.max_share <= 1:
+        raise InputError(f"config.max_share={config.max_share}: must be above 0 and at most 1; 1 sets no limit")
+    if not 0 < config.stop_share <= 1:
+        raise InputError(f"config.stop_share={config.stop_share}: must be above 0 and at most 1; the paper's is 0.98")
+    if not 0 <= config.math_domain_share < 1:
+        raise InputError(
+            f"config.math_domain_share={config.math_domain_share}: must be at least 0 and below 1; the paper's is 0.1"
+        )
+    for name, score in {"min_score": config.min_score, "auto.min_score": config.auto.min_score}.items():
+        if not 0 <= score <= 1:
+            raise InputError(f"config.{name}={score}: scores are probabilities; give a number from 0 to 1")
+    tokens = config.max_tokens
+    if not tokens or not all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in tokens):
+        raise InputError(
+            f"config.max_tokens={tokens}: give numbers of tokens, 0 for any number: one, such as 40e9, or one for each "
+            "round, such as 40e9,120e9"
+        )
+
+
+def round_tokens(max_tokens: Sequence[float], round_number: int, classifier_file: str = "") -> float:
+    """The most tokens of a round.
+
+    Args:
+      max_tokens: one for each round; the last stands for those after.
+      round_number: counts from 1.
+      classifier_file: where another run's classifier is used, the only round does what its last one did.
+    """
+    return max_tokens[-1 if classifier_file else min(round_number, len(max_tokens)) - 1]
 
 
 def record_inputs(workdir: pathlib.Path, origins: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ _PAGES = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conv
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 # A body under another type is a page all the same where it begins like one and nobody vouches for the type.
 _VAGUE_TYPES = ("", "text/plain", "application/octet-stream", "text/xml", "application/xml", "unknown/unknown")
-_HTML_START = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+_HTML_START = re.compile(  # what was read is never read again in another way: a page of comments would take for ever
+    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--(?>.*?-->)\s*+)*+<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
 )
 # A body under the type of a page is none where it begins like a file of another kind.
 _OTHER_STARTS = (b"%PDF-", b"%!PS", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"PK\x03\x04", b"\x1f\x8b", b"wOF")
@@ -133,15 +133,16 @@ def _decode(body: bytes, headers: HeaderMap, max_bytes: int) -> bytes:
 
 def _open_encoding(name: str, body: bytes, max_bytes: int) -> WarcReader | io.BytesIO | None:
     """A reader that undoes an encoding; None where there is none."""
+    is_html = _HTML_START.match(body[:_SNIFFED_BYTES]) is not None
     if name == "chunked" and _CHUNK_START.match(body):
         return ChunkedReader(io.BytesIO(body))
     if name in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
         return GzipReader(io.BytesIO(body))
-    if name == "br" and not _HTML_START.match(body):
+    if name == "br" and not is_html:
         return BrotliReader(io.BytesIO(body))
     if name == "zstd" and body.startswith(b"\x28\xb5\x2f\xfd"):
         return ZstdReader(io.BytesIO(body))
-    if name == "deflate" and not _HTML_START.match(body):
+    if name == "deflate" and not is_html:
         if body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0:  # RFC 1950, section 2.2
             return GzipReader(io.BytesIO(body), zlib=True)
         try:  # the format without a header, which some servers send

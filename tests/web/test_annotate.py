@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 import httpx
 import pyarrow.parquet as pq
@@ -171,6 +172,15 @@ def test_sample_texts_are_escaped_cut_and_survive_a_lost_file(annotation, workdi
         assert sample["cut"] and len(sample["html"]) < 20 * MOST_CHARACTERS
     (workdir / "pages" / "crawl-00000.parquet").unlink()
     assert "cannot be read" in other.text("a.org", 0)["problem"]
+
+
+def test_spaces_of_a_sample_are_read_once(tmp_path, make_mining_workdir):
+    text = "a  \n \nb\n" + " " * (MOST_CHARACTERS - 20)
+    make_mining_workdir(tmp_path, [("a.org", f"http://a.org/{number}", 0.4, text + "c") for number in range(3)])
+    annotation = Annotation(tmp_path, suggest_score=0.3, suggest_pages=5)
+    begun = time.process_time()
+    assert [annotation.text("a.org", number)["html"][:15] for number in range(3)] == ["<p>a</p><p>b\n  "] * 3
+    assert time.process_time() - begun < 1  # it took seconds each to begin at every space
 
 
 # ---------------------------------------------------------------------------------------------------- store

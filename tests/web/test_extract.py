@@ -77,6 +77,105 @@ def test_formulas_become_latex(html, expected):
     assert _words(html_to_text(f"<html><body><p>{html}</p></body></html>".encode())) == expected
 
 
+_MATHJAX_4 = """<mjx-container class="MathJax" jax="CHTML" display="true"><mjx-math data-latex="E=mc^2"><mjx-mi
+data-latex="E">glyph</mjx-mi></mjx-math>{}</mjx-container>"""
+_ASSISTIVE = (
+    '<mjx-assistive-mml><math display="block" data-latex="E=mc^2"><mi data-latex="E">E</mi></math></mjx-assistive-mml>'
+)
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ('<math data-latex="E=mc^2"><mi data-latex="E">E</mi><mo data-latex="=">=</mo></math> x<sup>2</sup>',
+         "$E=mc^2$ x^2"),
+        ('<math data-latex="b"><semantics><mi data-latex="x">a</mi><annotation encoding="TeX">a</annotation>'
+         "</semantics></math>", "$a$"),
+        ('<math data-latex="true"><mi data-latex="E">E</mi><mtext>if a<sub>1</sub></mtext></math>',
+         r"$E\text{if a\_1}$"),
+        ('<m:math data-latex="x"><m:mi data-latex="y">z</m:mi></m:math><b data-tex="w">v</b>', "$x$$w$"),
+        (_MATHJAX_4.format(""), "$E=mc^2$"),
+        (_MATHJAX_4.format(_ASSISTIVE), "$$E=mc^2$$"),
+    ],
+)  # fmt: skip
+def test_source_of_the_whole_formula_stands_for_its_parts(html, expected):
+    assert _words(html_to_text(f"<html><body><p>{html}</p></body></html>".encode())) == expected
+
+
+@pytest.mark.parametrize("value", ["true", "True", " false ", "1", "0", "", "katex", "inline"])
+@pytest.mark.parametrize("name", ["data-math", "data-tex", "data-latex"])
+def test_attribute_that_only_says_that_there_is_a_formula_replaces_nothing(name, value):
+    assert html_to_text(f'<body><article {name}="{value}">Let x be real.</article>'.encode()) == "Let x be real."
+
+
+def test_parts_of_a_page_are_no_formulas():
+    html = '<body><article data-math="x^2"><p>Let <i data-tex="x^2"><b>x</b></i> be real.</p></article>'
+    assert html_to_text(html.encode()) == "Let $x^2$ be real."
+
+
+@pytest.mark.parametrize(
+    ("address", "alt", "expected"),
+    [
+        ("https://s0.wp.com/latex.php?latex=n&#038;bg=ffffff&#038;fg=000000&#038;s=0&#038;c=20201002", "n", "$n$"),
+        ("https://s0.wp.com/latex.php?bg=fff&amp;latex=AB&amp;zoom=2", "AB", "$AB$"),
+        ("https://s0.wp.com/latex.php?latex=%5Cbegin%7Bmatrix%7Da%26b%5Cend%7Bmatrix%7D&amp;fg=000&amp;s=1", "",
+         r"$\begin{matrix}a&b\end{matrix}$"),
+        ("https://example.org/latex.php?n&amp;s=1", "n", "$n$"),
+        ("https://latex.codecogs.com/gif.latex?a&amp;bg=fff&amp;s=1", "equation", "$a$"),
+        ("https://latex.codecogs.com/gif.latex?a&amp;b", "equation", "$a&b$"),
+    ],
+)  # fmt: skip
+def test_style_of_an_image_is_no_part_of_its_formula(address, alt, expected):
+    assert html_to_text(f'<body><img src="{address}" alt="{alt}">'.encode()).strip() == expected
+
+
+@pytest.mark.parametrize(
+    "alt",
+    [r"C:\Users\me\photo.png", r"C:\my_files\alpha", r"\\server\my_share", r"figures\plot_1.pdf", r"A \ B", r"and\or"],
+)
+def test_names_of_files_are_no_formulas(alt):
+    assert html_to_text(f'<body><img src="x.png" alt="{alt}">'.encode()).strip() == alt
+
+
+@pytest.mark.parametrize("alt", [r"\foo_1", r"\alpha", r"x\le 2", r"\frac12", r"$x\ y$", r"\(x\)", r"\{1, 2\}"])
+def test_descriptions_in_tex_are_formulas(alt):
+    text = html_to_text(f'<body><img src="x.png" alt="{alt}">'.encode()).strip()
+    assert text == f"${alt.strip('$').removeprefix(chr(92) + '(').removesuffix(chr(92) + ')')}$"
+
+
+def test_titles_of_drawings_are_not_shown_and_headers_are():
+    html = b"<body><header>Head</header><p>a<svg><title>Icon</title><text>drawn</text></svg></p>"
+    assert html_to_text(html).split() == ["Head", "adrawn"]
+
+
+@pytest.mark.parametrize(
+    ("mathml", "latex"),
+    [
+        ("<mmultiscripts><mi>X</mi><mn>1</mn><mn>2</mn><mprescripts/><mn>3</mn><mn>4</mn></mmultiscripts>",
+         "{}_{3}^{4}X_{1}^{2}"),
+        ("<mmultiscripts><mi>C</mi><mprescripts/><mn>6</mn><mn>14</mn></mmultiscripts>", "{}_{6}^{14}C"),
+        ("<mmultiscripts><mi>R</mi><mi>i</mi><none/><none/><mi>j</mi></mmultiscripts>", "R_{i}{}^{j}"),
+        ("<mmultiscripts><mi>x</mi><mi>i</mi><mi>j</mi></mmultiscripts>", "x_{i}^{j}"),
+        ("<mi>f</mi><mtext> for\n all </mtext><mi>n</mi>", r"f\text{ for all }n"),
+        ("<mi>f</mi><mtext>&nbsp;</mtext><mi>n</mi><mtext> </mtext>", r"f\ n"),
+        (r"<mtext>a_b &amp; 5% $ # ~ ^ \ {x}</mtext>",
+         r"\text{a\_b \& 5\% \$ \# \textasciitilde{} \textasciicircum{} \textbackslash{} \{x\}}"),
+        (r"<mi>A</mi><mo>\</mo><mi>B</mi><mo>&amp;</mo><mo>$</mo><mo>_</mo><mo>~</mo><mo>#</mo><mo>%</mo><mo>^</mo>",
+         r"A\backslash B\&\$\_\sim\#\%\text{\textasciicircum}"),
+        ("<msup><mrow><mi>α</mi><mo>′</mo></mrow><mn>2</mn></msup>", r"{\alpha'}^{2}"),
+        ("<msup><msup><mi>α</mi><mn>2</mn></msup><mn>3</mn></msup>", r"{\alpha^{2}}^{3}"),
+        ("<msub><msub><mi>β</mi><mi>i</mi></msub><mi>j</mi></msub>", r"{\beta_{i}}_{j}"),
+        ("<msub><munder><mo>∑</mo><mi>i</mi></munder><mi>j</mi></msub>", r"{\sum_{i}}_{j}"),
+        ("<msup><munder><mo>∑</mo><mi>i</mi></munder><mi>n</mi></msup>", r"\sum_{i}^{n}"),
+        ("<msup><msqrt><msup><mi>x</mi><mn>2</mn></msup></msqrt><mn>3</mn></msup>", r"\sqrt{x^{2}}^{3}"),
+        ("<mover><mi>x</mi><mo>~</mo></mover><munder><mi>y</mi><mo>_</mo></munder>", r"\tilde{x}\underline{y}"),
+        ("<mover><mi>x</mi><mo>∼</mo></mover>", r"\overset{\sim}{x}"),
+    ],
+)  # fmt: skip
+def test_mathml_is_read_as_latex_that_can_be_set(mathml, latex):
+    assert html_to_text(f"<body><p><math>{mathml}</math></p></body>".encode()) == f"${latex}$"
+
+
 def test_code_keeps_its_lines_and_money_stays_money():
     text = html_to_text(b"<body><p>It costs $5 or $12.</p><pre><code>for x in y:\n    print(x)\n</code></pre></body>")
     assert "It costs $5 or $12." in text
@@ -142,6 +241,15 @@ _HOSTILE = {
     "attributes": b"<p " + b"a=b " * 200_000 + b">x",
     "entities": b"<p>" + b"&amp;&lt;&#x41;" * 100_000,
     "unclosed declarations": b"<meta " * 100_000 + b"\xff",
+    "nested sources": b"<span data-math='x'>" * 10_000,
+    "nested flags": b"<div data-math='true'>" * 10_000,
+    "nested parts": b"<div data-math='x'>" * 10_000,
+    "sources within MathML": b"<math>" + b"<mrow data-latex='x'>" * 10_000,
+    "a wide base": b"<math><msup><mrow>" + b"<mo>\\</mo><mi>x</mi>" * 50_000 + b"</mrow><mi>n</mi></msup></math>",
+    "many scripts of one base": b"<math><mmultiscripts>" + b"<mi>x</mi>" * 50_000,
+    "a long description": b"<img class='tex' alt='x" + b"$" * 500_000 + b"x'>",
+    "spaces in a source": b"<math alttext='{\\displaystyle" + b" " * 500_000 + b"x'>",
+    "many styles": b"<img src='//a.org/latex.php?latex=x" + b"&s=1" * 100_000 + b"&x'>",
     "program": b"<script>" + b"var x = 1;" * 300_000,
 }
 

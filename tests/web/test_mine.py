@@ -13,8 +13,10 @@ import time
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from absl import flags
 from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
+from ml_collections import config_flags
 
 from configs.mine import PRESETS, get_config
 from dsmath.runs import driver
@@ -333,8 +335,8 @@ def test_bound_of_the_rounds_is_named_where_it_ended_them(inputs, tmp_path):
 
 def test_run_that_collects_nothing_is_refused(inputs, tmp_path):
     config = _config(inputs)
-    config.min_score = 1.5
-    with pytest.raises(InputError, match=r"config\.min_score=1\.5.* nothing was collected.* lower min_score"):
+    config.min_score = 1.0
+    with pytest.raises(InputError, match=r"config\.min_score=1\.0.* nothing was collected.* lower min_score"):
         run(config, tmp_path)
     assert not (tmp_path / "corpus").exists()
 
@@ -387,16 +389,67 @@ def test_crawl_without_a_page_is_refused(tmp_path):
         ("max_files", -1, "config.max_files"),
         ("max_rounds", 0, "config.max_rounds"),
         ("max_share", -0.1, "config.max_share"),
+        ("max_share", 0.0, r"config\.max_share=0\.0: must be above 0"),
+        ("max_share", 50.0, r"config\.max_share=50\.0.* at most 1"),
+        ("min_score", 1.5, r"config\.min_score=1\.5.* from 0 to 1"),
+        ("min_score", float("nan"), r"config\.min_score=nan"),
+        ("math_domain_share", 1.0, r"config\.math_domain_share=1\.0.* below 1"),
+        ("math_domain_share", -0.1, r"config\.math_domain_share=-0\.1: must be at least 0"),
+        ("stop_share", 98.0, r"config\.stop_share=98\.0.* at most 1"),
+        ("stop_share", 0.0, r"config\.stop_share=0\.0: must be above 0"),
+        ("auto", {"min_score": 40.0}, r"config\.auto\.min_score=40\.0.* from 0 to 1"),
+        ("auto", {"min_pages": 0}, r"config\.auto\.min_pages: 0 must be at least 1"),
+        ("languages", "en,chinese", r"config\.languages='en,chinese': 'chinese' is no language.* two-letter codes"),
+        ("languages", "EN", r"config\.languages='EN': 'EN'.* en,"),
+        ("max_tokens", (), r"config\.max_tokens=\(\): give numbers of tokens.* 40e9,120e9"),
+        ("max_tokens", (40e9, -1.0), r"config\.max_tokens=\(40000000000\.0, -1\.0\)"),
+        ("max_tokens", (float("inf"),), r"config\.max_tokens=\(inf,\)"),
+        ("max_tokens", ("many",), r"config\.max_tokens=\('many',\)"),
         ("validation_folds", 1, "config.validation_folds"),
         ("near_duplicate_threshold", 0.2, "config.near_duplicate_threshold"),
     ],
 )
 def test_absent_input_is_refused_at_the_start(inputs, tmp_path, field, value, message):
     config = _config(inputs)
-    config[field] = value
+    config.update({field: value})
     with pytest.raises(InputError, match=message):
         run(config, tmp_path)
     assert not (tmp_path / "pages").exists()
+
+
+def test_each_round_has_its_amount(inputs, tmp_path):
+    config = _config(inputs)
+    config.max_share, config.min_score, config.max_rounds = 1.0, 0.0, 3
+    config.max_tokens = (1_000, 4_000)
+    driver.run_stage("mine", run, config, str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["max_tokens"] == [1_000, 4_000]
+    rounds = json.loads((tmp_path / "report.json").read_text())["rounds"]
+    first, *later = (found["collected"] for found in rounds)
+    assert 0 < first < 15 and later and all(2 * first < collected < 50 for collected in later)
+    (tmp_path / "result.json").unlink()
+    driver.run_stage("mine", run, config, str(tmp_path))  # the record's list is the config's tuple
+    assert json.loads((tmp_path / "report.json").read_text())["rounds"] == rounds
+    config.max_tokens = (1_000, 5_000)
+    with pytest.raises(InputError, match="max_tokens"):
+        driver.run_stage("mine", run, config, str(tmp_path))
+
+
+def test_amounts_of_the_rounds():
+    amounts = get_config("paper").max_tokens
+    assert [mine.round_tokens(amounts, number) for number in (1, 2, 3, 4)] == [40e9, 89e9, 120e9, 120e9]
+    assert mine.round_tokens(amounts, 1, "classifier-4.bin") == 120e9
+    assert mine.round_tokens(get_config().max_tokens, 5) == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "amounts"), [("5e9", (5e9,)), ("40e9,120e9", (40e9, 120e9)), ("(40e9, 0)", (40e9, 0)), ("0", (0,))]
+)
+def test_amounts_are_written_with_commas(written, amounts, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine", f"--config.max_tokens={written}"])  # whose fields become flags
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_dict("config", get_config("nano"), flag_values=values)
+    values(sys.argv)
+    assert config.value.max_tokens == amounts
 
 
 def test_changed_crawl_is_refused_by_a_resumed_run(inputs, tmp_path):

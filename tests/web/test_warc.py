@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 
@@ -179,6 +180,9 @@ def test_a_cut_body_is_kept_as_far_as_it_goes(tmp_path):
         ("text/html", b"%PDF-1.7 ...", False),
         ("text/html", b"\x89PNG\r\n", False),
         ("application/json", b"<html>", False),
+        ("text/xml", b"<!-- a --> <!----><!-- b\n-->\n<html><p>x", True),
+        ("text/plain", b"<!---->" * 100 + b"x", False),  # where trying every pairing took for ever
+        ("", b"<!--" * 250 + b"<html>", False),
     ],
 )
 def test_what_is_html_is_told_by_type_and_beginning(tmp_path, content_type, body, is_page):
@@ -186,6 +190,15 @@ def test_what_is_html_is_told_by_type_and_beginning(tmp_path, content_type, body
     path.write_bytes(_record("https://a.org/1", body, headers=f"Content-Type: {content_type}"))
     pages, skipped = _read(path)
     assert (len(pages), skipped["non_html"]) == ((1, 0) if is_page else (0, 1))
+
+
+@pytest.mark.parametrize("start", [b"<!---->" * 2**17, b"<!--" * 2**18, b"<?xml>" + b" " * 2**20, b"<!-- --> " * 2**17])
+def test_the_beginning_of_a_body_that_may_be_compressed_is_read_once(tmp_path, start):
+    path = tmp_path / "a.warc"
+    path.write_bytes(_record("https://a.org/1", start, headers="Content-Type: text/plain\r\nContent-Encoding: br"))
+    begun = time.process_time()
+    assert _read(path) == ([], {"damaged": 1})
+    assert time.process_time() - begun < 5
 
 
 def test_bombs_take_no_more_memory_than_a_page_may(tmp_path):

@@ -30,7 +30,7 @@ SHOWN_CHARACTERS, MOST_CHARACTERS = 900, 20_000  # of a page's text: at first, a
 _SAMPLES = 3  # at a time
 _MOST_REVEALED = 1_000  # rows that are opened to reach one
 _CACHED_PAGES = 2_000_000  # of the domains that are kept in memory; one may be larger
-_BLANK_LINES = re.compile(r"[^\S\n]*\n\s*\n")
+_BLANK_LINES = re.compile(r"(?<![^\S\n])[^\S\n]*+\n\s*\n")  # a run of spaces is read from its start alone
 
 
 class Annotation:
