@@ -89,9 +89,11 @@ class _Count:
         engine.programs.decode = self
         self.blocks: list[tuple] = []
 
-    def __call__(self, params, cache, block, key, **shape):
-        cache, drawn = self._decode(params, cache, block, key, **shape)
-        self.blocks.append((block.lengths, block.prefix_lengths, drawn.counts))
+    def __call__(self, params, cache, block, picked, key, **shape):
+        cache, drawn = self._decode(params, cache, block, picked, key, **shape)
+        # A picked slot is a row of its own, and several may be of one question.
+        questions = np.arange(len(block.prefix_lengths)) if picked is None else block.streams
+        self.blocks.append((block.lengths, block.prefix_lengths, questions, drawn.counts))
         return cache, drawn
 
     def read(self, weights: float, token: float) -> dict[str, float]:
@@ -102,10 +104,11 @@ class _Count:
           token: bytes of a token's keys and values.
         """
         steps = own = shared = 0
-        for lengths, prefix_lengths, counts in jax.device_get(self.blocks):
+        for lengths, prefix_lengths, questions, counts in jax.device_get(self.blocks):
             steps += int(counts.max())
             own += int((counts * lengths + counts * (counts + 1) // 2).sum())
-            shared += int((counts.max(axis=1) * prefix_lengths).sum())
+            of_rows = counts.max(axis=1) * prefix_lengths
+            shared += sum(int(of_rows[questions == question].max()) for question in np.unique(questions))
         self.blocks.clear()
         return {"bytes": steps * weights + (own + shared) * token, "steps": steps, "own": own, "shared": shared}
 

@@ -75,7 +75,7 @@ def serve(config: Any, workdir: str) -> None:
 
         worker = Worker(engine, on_failure=stop)
         settings = uvicorn.Config(
-            make_app(Service(worker, checkpoint)),
+            make_app(Service(worker, checkpoint), _HOST.value),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_PATIENCE,

@@ -12,6 +12,10 @@ from jax import Array
 
 from dsmath.runs.errors import InputError
 
+LEAST = 1e-6  # top_p and repetition_penalty; what float32 has as 0 would leave no token to draw
+MOST = 1e6  # repetition_penalty
+_TINIEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
@@ -37,16 +41,18 @@ class Decoding:
     def __post_init__(self):
         if not 0 <= self.temperature < math.inf:
             raise InputError(f"temperature: {self.temperature} is negative or no number; 0 is greedy")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p: {self.top_p} is not in (0, 1]")
+        if self.temperature and not _TINIEST <= self.temperature <= _LARGEST:
+            raise InputError(f"temperature: {self.temperature} is no number of float32 other than 0; 0 is greedy")
+        if not LEAST <= self.top_p <= 1:
+            raise InputError(f"top_p: {self.top_p} is not in [{LEAST}, 1]")
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens: {self.max_new_tokens} must be at least 1")
         if self.top_k < 0:
             raise InputError(f"top_k: {self.top_k} is negative; 0 keeps all tokens")
         if not 0 <= self.min_p <= 1:
             raise InputError(f"min_p: {self.min_p} is not in [0, 1]")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise InputError(f"repetition_penalty: {self.repetition_penalty} must be positive; 1 is off")
+        if not LEAST <= self.repetition_penalty <= MOST:
+            raise InputError(f"repetition_penalty: {self.repetition_penalty} is not in [{LEAST}, {MOST:.0f}]; 1 is off")
 
     @classmethod
     def read(cls, fields: Mapping[str, float]) -> "Decoding":

@@ -7,6 +7,7 @@ tokens that were drawn, ends samples, puts others into their places and question
 import collections
 import dataclasses
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from dsmath.rollout.programs import ROW_AXES, Programs, Scored
 from dsmath.rollout.requests import Codec, Completion, Limits, Request, Tool, check
 from dsmath.rollout.samples import Samples, empty_samples, put
 from dsmath.rollout.slots import Row, Sample, Ticket
+from dsmath.rollout.texts import HALF
 from dsmath.rollout.tools import Caller
 from dsmath.runs.errors import InputError
 
@@ -61,6 +63,7 @@ class Engine:
         self._caller = Caller()
         self._queue: collections.deque[Ticket] = collections.deque()
         self._left: dict[int, int] = {}  # samples of each request that have not ended
+        self._texts: weakref.WeakKeyDictionary[Sample, _Text] = weakref.WeakKeyDictionary()  # of those that are shown
         self._rows = [Row([None] * self.limits.width) for _ in range(self.limits.rows)]
         of_device = self.limits.rows // self._shards
         self._order = [place for first in range(of_device) for place in range(first, self.limits.rows, of_device)]
@@ -112,13 +115,14 @@ class Engine:
         """Whether any request is queued or under way."""
         return bool(self._left)
 
-    def running(self, request_id: int) -> list[Completion]:
-        """A request's samples under way as far as they are, for streaming; `finish_reason` is None."""
+    def running(self, *request_ids: int) -> list[Completion]:
+        """The samples of requests under way as far as they are, for streaming; `finish_reason` is None."""
+        wanted = frozenset(request_ids)
         return [
             self._complete(sample, None)
             for row in self._rows
             for sample in row.slots
-            if sample and sample.request.id == request_id
+            if sample and sample.request.id in wanted
         ]
 
     def step(self) -> list[Completion]:
@@ -385,7 +389,9 @@ class Engine:
 
     def _complete(self, sample: Sample, reason: str | None) -> Completion:
         text = None
-        if self._codec:
+        if self._codec and reason is None:
+            text = self._texts.setdefault(sample, _Text()).read(self._codec, sample.tokens)
+        elif self._codec:
             stop = sample.request.stop if reason == "stop" else ()
             text = ends.cut_text(self._codec, sample.tokens, sample.segment, stop)
         return Completion(
@@ -397,3 +403,25 @@ class Engine:
             finish_reason=reason,
             text=text,
         )
+
+
+@dataclasses.dataclass
+class _Text:
+    """The text of a sample that grows; decoding the whole sample at every block would cost its square."""
+
+    shown: str = ""  # of the first `end` tokens, which no later one changes
+    start: int = 0  # the next tokens are decoded with those from here on: a text's first space may get lost
+    end: int = 0
+    near: str = ""  # the text of those
+
+    def read(self, codec: Codec, tokens: Sequence[int]) -> str:
+        """The text of all tokens, which begin with those of the last time."""
+        longer = codec.decode(tokens[self.start :])
+        if not longer.startswith(self.near):  # some tokenizers take a whole run of bytes back when it turns out no text
+            self.shown, self.start, self.end, self.near = "", 0, 0, ""
+            longer = codec.decode(tokens)
+        text = self.shown + longer[len(self.near) :]
+        near = codec.decode(tokens[self.end :])
+        if near and not near.endswith(HALF):
+            self.shown, self.start, self.end, self.near = text, self.end, len(tokens), near
+        return text

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -18,11 +21,17 @@ from dsmath.serve.schema import ApiError, ChatRequest, CompletionRequest, Detoke
 from dsmath.serve.service import Asked, Prepared, Service
 
 _MOST_BYTES = 32 * 2**20  # of a request's body
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _HUNG_UP = 499  # nobody reads it; the number is nginx's
 
 
-def make_app(service: Service) -> Starlette:
-    """The application; it starts the service's worker and stops it at its end."""
+def make_app(service: Service, host: str = "127.0.0.1") -> Starlette:
+    """The application; it starts the service's worker and stops it at its end.
+
+    Args:
+      service: answers.
+      host: the address that it will listen at.
+    """
     tokenizer = service.checkpoint.tokenizer
 
     async def health(_: Request) -> Response:
@@ -89,6 +98,9 @@ def make_app(service: Service) -> Starlette:
             *(Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()),
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
         ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=_names(host), www_redirect=False),  # against DNS rebinding
+        ],
         lifespan=lifespan,
         exception_handlers={
             ApiError: lambda _, error: _problem(error),
@@ -100,6 +112,15 @@ def make_app(service: Service) -> Starlette:
             Exception: lambda _, error: _problem(ApiError(f"{type(error).__name__}: {error}", status=500)),
         },
     )
+
+
+def _names(host: str) -> list[str]:
+    """What clients may call a server that listens at this address: this machine, or anything where others reach it."""
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    return [*_LOCAL, host] if is_local else ["*"]
 
 
 async def _answer(http: Request, service: Service, kind: type[Asked]) -> Response:
@@ -144,7 +165,10 @@ async def _hung_up(http: Request) -> None:
 
 
 async def _read(http: Request, kind: type[Any]) -> Any:
-    """A body; its content type keeps other pages of a browser out, which cannot send it without being asked first."""
+    """A body; its content type keeps other pages of a browser out, which cannot send it without being asked first.
+
+    A page whose own name was bound to this machine could: `make_app` looks at the names.
+    """
     if http.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise ApiError("the content type must be application/json", status=415)
     body = bytearray()

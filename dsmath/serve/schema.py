@@ -6,6 +6,8 @@ import pydantic
 import pydantic_core
 from pydantic import Field
 
+from dsmath.rollout.decoding import LEAST, MOST
+
 _MOST_CHOICES = 128  # samples of a prompt
 _MOST_PROMPTS = 2048  # of a request
 _MOST_STOPS = 16
@@ -101,10 +103,10 @@ class _Sampling(_Asked):
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=_MOST_CHOICES)] = 1
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(ge=LEAST, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=LEAST, le=MOST)] = 1.0
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]], Field(max_length=_MOST_STOPS), pydantic.BeforeValidator(_as_list)
     ] = []

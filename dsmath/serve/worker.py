@@ -178,10 +178,9 @@ class Worker:
             found.left -= 1
             if not found.left:
                 del self._open[completion.request_id]
-        for request_id, found in self._open.items():
-            if found.streamed:
-                for completion in self._engine.running(request_id):
-                    found.post(completion)
+        streamed = [request_id for request_id, found in self._open.items() if found.streamed]
+        for completion in self._engine.running(*streamed) if streamed else ():
+            self._open[completion.request_id].post(completion)
 
     def _score(self) -> None:
         """A part of the texts that wait, so that samples do not."""

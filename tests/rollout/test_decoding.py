@@ -137,6 +137,33 @@ def test_no_token_without_weight_is_drawn_where_the_sums_are_rounded_apart():
     np.testing.assert_array_equal(np.asarray(jax.jit(invert)(weights, whole))[held], first[held])
 
 
+@pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf")])
+def test_a_place_is_never_outside(weight):
+    uniform = jnp.array([0.0, 0.5, 1.0])
+    drawn = np.asarray(jax.jit(invert)(jnp.full((3, 7), weight), uniform))
+    assert ((drawn >= 0) & (drawn < 7)).all()
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"top_p": 1e-6},
+        {"temperature": 1e-37},
+        {"temperature": 1e30, "top_k": 1},
+        {"min_p": 1.0},
+        {"repetition_penalty": 1e-6, "top_k": 1},
+        {"repetition_penalty": 1e6, "top_k": 1},
+    ],
+)
+def test_the_least_and_the_most_still_draw_the_likeliest(filters):
+    decoding = {"temperature": 1.0, "top_p": 1.0} | filters
+    tokens, logprobs = _draw(**decoding, seen=[False] * 5)
+    assert (tokens == 1).all()
+    np.testing.assert_allclose(logprobs, np.log(0.4), atol=1e-5)
+    seen = _draw(**decoding, seen=[True] * 5)[0]  # of negative logits all keep their order
+    assert (seen == 1).all()
+
+
 def test_rows_of_any_decoding_mix():
     logits = jax.random.normal(jax.random.key(1), (4, 40))
     keys = jax.random.split(jax.random.key(2), 4)
@@ -175,6 +202,12 @@ def test_a_rows_draw_depends_on_its_own_key_alone():
         ((1.0, 1.0, 8, 0, 1.5), "min_p: 1.5"),
         ((1.0, 1.0, 8, 0, 0.0, 0.0), "repetition_penalty: 0.0"),
         ((float("nan"), 1.0, 8), "temperature: nan"),
+        # What float32 has as 0 or infinite.
+        ((1.0, 1e-46, 8), r"top_p: 1e-46 is not in \[1e-06, 1\]"),
+        ((1.0, 1.0, 8, 0, 0.0, 1e-46), r"repetition_penalty: 1e-46 is not in \[1e-06, 1000000\]"),
+        ((1.0, 1.0, 8, 0, 0.0, 1e39), r"repetition_penalty: 1e\+39 is not in"),
+        ((1e-40, 1.0, 8), "temperature: 1e-40"),
+        ((1e39, 1.0, 8), r"temperature: 1e\+39"),
     ],
 )
 def test_bad_values_are_named(values, named):

@@ -7,6 +7,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from starlette import testclient
 
 from dsmath.data.chat import encode_chat
 from dsmath.data.solutions import chat_prompt
@@ -218,6 +219,14 @@ def test_who_hangs_up_frees_the_slots(endpoint, stream):
     assert endpoint.post(COMPLETIONS, prompt="Anna", max_tokens=2)["choices"]
 
 
+def test_a_block_looks_for_the_samples_of_all_streams_at_once(endpoint, monkeypatch):
+    asked, running = [], endpoint.engine.running
+    monkeypatch.setattr(endpoint.engine, "running", lambda *ids: asked.append(ids) or running(*ids))
+    _events(endpoint, COMPLETIONS, prompt=["Anna", "has", "12"], temperature=0, max_tokens=20)
+    assert len(asked[0]) == 3
+    assert len(asked) <= 2 * 20 / 4  # blocks of four steps, and three samples for four slots
+
+
 # ------------------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("path", "body", "status", "param", "code"),
@@ -239,6 +248,10 @@ def test_who_hangs_up_frees_the_slots(endpoint, stream):
         (COMPLETIONS, {"prompt": "word " * 10**5}, 400, "prompt", "context_length_exceeded"),
         (COMPLETIONS, {"prompt": "a", "temperature": -0.1}, 400, "temperature", "invalid_value"),
         (COMPLETIONS, {"prompt": "a", "top_p": 0}, 400, "top_p", "invalid_value"),
+        (COMPLETIONS, {"prompt": "a", "top_p": 1e-46}, 400, "top_p", "invalid_value"),
+        (COMPLETIONS, {"prompt": "a", "repetition_penalty": 1e-46}, 400, "repetition_penalty", "invalid_value"),
+        (COMPLETIONS, {"prompt": "a", "repetition_penalty": 1e39}, 400, "repetition_penalty", "invalid_value"),
+        (COMPLETIONS, {"prompt": "a", "temperature": 1e-40}, 400, None, "invalid_value"),
         (COMPLETIONS, {"prompt": "a", "n": 0}, 400, "n", "invalid_value"),
         (COMPLETIONS, {"prompt": "a", "n": 2**70}, 400, "n", "invalid_value"),
         (COMPLETIONS, {"prompt": "a", "stop": ["b", ""]}, 400, "stop[1]", "invalid_value"),
@@ -287,6 +300,36 @@ def test_what_is_no_endpoint_or_no_request_of_it_is_refused(endpoint):
     large = b" " * (32 * 2**20 + 1)
     _assert_refused(client.post(COMPLETIONS, content=large, headers={"Content-Type": "application/json"}), 413)
     assert client.get("/v1/models/tiny").json() == client.get("/v1/models").json()["data"][0]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:8000", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 400),
+        ("evil.example:8000", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("10.0.0.1", 400),
+    ],
+)
+def test_a_name_bound_to_this_machine_by_others_is_refused(endpoint, host, status):
+    for path, body in (("/v1/models", None), ("/tokenize", {"prompt": "Anna"})):
+        answer = endpoint.client.request("POST" if body else "GET", path, json=body, headers={"Host": host})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "others"),
+    [("127.0.0.1", 400), ("localhost", 400), ("127.0.0.2", 400), ("0.0.0.0", 200), ("10.0.0.1", 200)],
+)
+def test_a_server_that_other_machines_reach_goes_by_any_name(endpoint, host, others):
+    described = Checkpoint("tiny", endpoint.tokenizer, 448, CONTEXT, MAX_NEW_TOKENS)
+    app = make_app(Service(Worker(endpoint.engine), described), host)
+    for name, status in (("gpu7.example", others), ("127.0.0.1", 200), (host, 200)):
+        client = testclient.TestClient(app, base_url=f"http://{name}:8000")  # without its lifespan: no worker starts
+        assert client.get("/v1/models").status_code == status
 
 
 def test_clients_without_the_tokenizer_can_use_it(endpoint):

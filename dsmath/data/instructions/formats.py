@@ -21,13 +21,14 @@ _PROGRAMS = ("output_program", "programs", "program")
 _GOLDS = ("output_answer", "expected_answer", "final_answer", "answers", "answer", "gt", "gold")
 _CHATS = ("messages", "conversations")
 _SOURCES = ("source", "dataset", "type")
-# What sets add to their questions; our prompts say it in their own words.
+# What sets add to the last line of their questions; our prompts say it in their own words. Of a sentence only the first
+# word that may begin a request is tried, as what follows the others follows it too: a long line costs its length once.
 _REQUESTS = (
     re.compile(
-        r"\s*(?:please|let'?s|let us)\b[^.?!\n]*\b(?:programs?|python|code|step by step|\\boxed)\b[^\n]*\Z",
+        r"(?:\A|[.?!])(?>[^.?!]*?(please|let'?s|let us)\b)[^.?!]*\b(?:programs?|python|code|step by step|\\boxed)\b",
         re.IGNORECASE,
     ),
-    re.compile(r"\s*请[^。？\n]*(?:逐步推理|程序|\\boxed)[^\n]*\Z"),
+    re.compile(r"(?:\A|[。？])(?>[^。？]*?(请))[^。？]*(?:逐步推理|程序|\\boxed)"),
 )
 # Last lines or sentences that name the answer; the box takes their place.
 _CLOSING = re.compile(
@@ -104,7 +105,9 @@ def strip_request(question: str) -> str:
     """A question without the request behind it to reason or to write a program."""
     question = question.strip()
     for request in _REQUESTS:
-        question = request.sub("", question).rstrip() or question
+        start = question.rfind("\n") + 1
+        if found := request.search(question[start:]):
+            question = question[: start + found.start(1)].rstrip() or question
     return question
 
 

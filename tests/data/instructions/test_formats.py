@@ -1,5 +1,7 @@
 """Each public form of an instruction set, in small records of our own."""
 
+import time
+
 import pytest
 
 from dsmath.data.instructions.formats import Rejected, box_answer, read_record, strip_request
@@ -110,6 +112,32 @@ def test_a_lone_fenced_program_is_a_program():
 def test_requests_go(request_):
     assert strip_request(f"What is 1.5+1?{request_}") == "What is 1.5+1?"
     assert strip_request("Please add 1 and 1.") == "Please add 1 and 1."
+
+
+@pytest.mark.parametrize(
+    ("question", "stripped"),
+    [
+        ("Please, what is code?", "Please, what is code?"),  # nothing but a request
+        ("Please add. Then what? Let us see it step by step. Thanks!", "Please add. Then what?"),
+        ("Is it please let's please a program.", "Is it"),
+        ("Let's write a program.\nHow long is it?", "Let's write a program.\nHow long is it?"),
+        ("Pleased by python? \n\n LET'S use Python 3.11!", "Pleased by python?"),
+        ("请问几个？请写程序。", "请问几个？"),
+        ("几个？ \n请逐步推理。Please write code.", "几个？"),
+    ],
+)
+def test_a_request_is_the_end_of_the_last_line(question, stripped):
+    assert strip_request(question) == stripped
+
+
+@pytest.mark.parametrize(
+    "part", [" ", "\n", " \n", "please ", "please. ", "please code\n", "let us", "请", "请。", "."]
+)
+def test_a_long_question_takes_no_longer_than_its_length(part):
+    question = f"a{part * (200_000 // len(part))}b"
+    started = time.perf_counter()
+    assert strip_request(question) == question
+    assert time.perf_counter() - started < 5  # by the square it was minutes
 
 
 @pytest.mark.parametrize(
