@@ -5,8 +5,9 @@ python -m experiments.plan --config=configs/pretrain.py:7b --mesh=data=1,fsdp=16
 python -m experiments.plan --config=configs/rl.py:7b --mesh=fsdp=16,tensor=4 --device=h100 \\
     --model=configs/pretrain.py:7b --model.model.attention=cudnn
 
-The step is compiled for as many CPU devices as the mesh has, from shapes alone. Ends with 1 where it does not fit the
-device of --device, and with 2 on bad input.
+The step is compiled for as many CPU devices as the mesh has, from shapes alone; with --topology=v5p:4x4x4 also by the
+TPU's own compiler, which says how much memory a chip needs. Ends with 1 where it does not fit the device that is named,
+and with 2 on bad input.
 """
 
 import json
@@ -36,30 +37,35 @@ _MESH = flags.DEFINE_string("mesh", None, "devices along each axis, such as data
 _DEVICE = flags.DEFINE_string("device", None, f"one of {', '.join(DEVICES)}; by default all are listed")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 102400, "where no checkpoint says it; the paper's", 1)
 _PROMPT_LENGTH = flags.DEFINE_integer("prompt_length", 256, "rl: tokens of the longest question")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "a TPU slice, such as v5p:4x4x4: its own compiler says what a chip holds (pip install libtpu)"
+)
 _JSON = flags.DEFINE_string("json", None, "file for all figures")
 flags.mark_flags_as_required(["config", "mesh"])
 
 
 def start() -> None:
     """Plans, prints, and tells by the status whether it fits."""
-    if _DEVICE.value:
-        find_device(_DEVICE.value)
+    device = _DEVICE.value or (_TOPOLOGY.value or "").partition(":")[0] or None
+    if device:
+        find_device(device)
     mesh_shape = parse_mesh(_MESH.value)
     jax.config.update("jax_platforms", "cpu")
     use_cpu_devices(math.prod(mesh_shape.values()))
     found = plan(
         _CONFIG.value,
         mesh_shape,
-        _DEVICE.value,
+        device,
         model=_find_model(_CONFIG.value),
         prompt_length=_PROMPT_LENGTH.value,
+        topology=_TOPOLOGY.value,
     )
     print(render(found))
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    if _DEVICE.value:
+    if device:
         print(f"\n{verdict(found)}")
-        sys.exit(0 if found.fits(find_device(_DEVICE.value)) else 1)
+        sys.exit(0 if found.fits(find_device(device)) else 1)
 
 
 def parse_mesh(text: str) -> dict[str, int]:

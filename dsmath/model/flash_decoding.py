@@ -17,6 +17,7 @@ from jax.experimental.pallas import triton
 from jax.sharding import PartitionSpec
 
 from dsmath.model.attention import Stored
+from dsmath.model.backend import backend
 from dsmath.model.config import ModelConfig
 
 _ROW_AXES = ("data", "fsdp", "sequence")  # mesh axes over which the questions are spread
@@ -105,7 +106,7 @@ def _on_device(
         ),
         input_output_aliases={before + number: 1 + number for number in range(len(jax.tree.leaves(past)))},
         compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
-        interpret=jax.default_backend() != "gpu",
+        interpret=backend() != "gpu",
         name="flash_decoding",
     )(prefix_lengths, lengths, query, prefix, new, past)
     return out.reshape(questions, group, 1, heads, head_dim), own

@@ -5,6 +5,7 @@ from jax import Array
 from jax.experimental.pallas.ops.tpu import splash_attention as library
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
+from dsmath.model.backend import backend
 from dsmath.model.sharding import partition_spec
 from dsmath.runs.errors import InputError
 
@@ -68,5 +69,5 @@ def _make_kernel(length: int, heads: int, head_shards: int, query_shards: int):
         block_sizes=library.BlockSizes(**{f"block_{name}": block for name in names}),
         head_shards=head_shards,
         q_seq_shards=query_shards,
-        interpret=jax.default_backend() != "tpu",
+        interpret=backend() != "tpu",
     )

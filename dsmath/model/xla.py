@@ -8,6 +8,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
+from dsmath.model.backend import backend
 from dsmath.model.sharding import fitting_spec
 
 KEPT = "attended"  # the name, for policies of rematerialization, of what spares the forward pass a second time
@@ -67,7 +68,7 @@ def _by_token(x: Array) -> Array:
 
 def bytes_at_once() -> int:
     """Bytes of scores that a device takes at a time, or those of one head where they are more."""
-    return _CACHED if jax.default_backend() == "cpu" else HELD
+    return _CACHED if backend() == "cpu" else HELD
 
 
 # ------------------------------------------------------------------------------------------------ one head of one row

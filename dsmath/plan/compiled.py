@@ -61,16 +61,21 @@ def compile_program(lowered: jax.stages.Lowered, mesh_shape: Mapping[str, int]) 
             operands = computation.operands(instruction)
             flops += times * hlo.flops(instruction, computation)
             traffic += times * (instruction.bytes + sum(operand.bytes for operand in operands))
-    memory = compiled.memory_analysis()
     return CompiledProgram(
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        arguments=compiled.memory_analysis().argument_size_in_bytes,
+        temporaries=count_temporaries(compiled),
         flops=flops,
         cost_flops=(compiled.cost_analysis() or {}).get("flops", 0.0),
         traffic=traffic,
         collectives=tuple(find_collectives(program, mesh_shape)),
         seconds=time.monotonic() - began,
     )
+
+
+def count_temporaries(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a program needs on a device besides its arguments, results that overwrite none counted."""
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
 def _compile_anew(lowered: jax.stages.Lowered, options: dict[str, str | bool]) -> jax.stages.Compiled:

@@ -14,6 +14,7 @@ from dsmath.plan import flash, stages
 from dsmath.plan.collectives import Collective
 from dsmath.plan.compiled import CompiledProgram, compile_program
 from dsmath.plan.devices import DEVICES, Device, find_device
+from dsmath.plan.topology import find_temporaries
 from dsmath.plan.work import Work, device_bytes
 from dsmath.runs.errors import InputError
 
@@ -75,6 +76,7 @@ class Plan:
       resident: bytes on a device that stay from step to step, by kind.
       programs: of a step.
       device: the name that was asked for, if any.
+      topology: the slice whose own compiler said the temporaries, if any; else they are those of the CPU's.
     """
 
     mesh: dict[str, int]
@@ -83,6 +85,7 @@ class Plan:
     resident: dict[str, int]
     programs: tuple[ProgramPlan, ...]
     device: str | None
+    topology: str | None = None
 
     @property
     def num_devices(self) -> int:
@@ -104,7 +107,7 @@ class Plan:
         return sum(program.times * program.model_flops for program in self.programs)
 
     def fits(self, device: Device) -> bool:
-        """Whether a device holds it; a TPU's own compiler needed up to a fourth more temporaries."""
+        """Whether a device holds it; a TPU's own compiler may need more temporaries than the CPU's."""
         return self.bytes <= device.memory
 
     def collective_bytes(self) -> dict[tuple[tuple[str, ...], str], tuple[float, float]]:
@@ -149,6 +152,7 @@ class Plan:
                 for (axes, kind), (held, sent) in self.collective_bytes().items()
             ],
             "device": self.device,
+            "topology": self.topology,
             "estimates": {name: self._describe(device) for name, device in DEVICES.items()},
         }
 
@@ -168,6 +172,7 @@ def plan(
     *,
     model: ModelConfig,
     prompt_length: int,
+    topology: str | None = None,
 ) -> Plan:
     """Plans a step of pretraining, fine-tuning or reinforcement learning; no array is made.
 
@@ -177,6 +182,7 @@ def plan(
       device: a key of `devices.DEVICES`, or None.
       model: what the config's parent or tokenizer leaves open.
       prompt_length: tokens of the longest question, in reinforcement learning.
+      topology: of a TPU slice, such as v5p:4x4x4; its own compiler says how many temporaries there are.
     Raises:
       InputError: an unknown device, a mesh that does not divide the model or the batch, too few CPU devices.
     """
@@ -189,10 +195,13 @@ def plan(
     if stage.frozen is not None:
         resident["frozen parameters"] = device_bytes(stage.frozen)
     resident |= {kind: device_bytes(tree) for kind, tree in stage.beside.items()}
-    programs = []
+    programs, own = [], {}
+    if topology:
+        own = find_temporaries(config, mesh_shape, topology, model=model, prompt_length=prompt_length)
     with flash.without_kernels():
         for name, work in stage.works.items():
             compiled = compile_program(work.lower(), mesh.shape)
+            compiled = dataclasses.replace(compiled, temporaries=own.get(name, compiled.temporaries))
             programs.append(_program(name, work, compiled, model, mesh.size))
     return Plan(
         mesh=dict(mesh.shape),
@@ -201,6 +210,7 @@ def plan(
         resident=resident,
         programs=tuple(programs),
         device=device,
+        topology=topology,
     )
 
 

@@ -30,7 +30,8 @@ def verdict(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    yield f"{'memory of a device':<44}{'GB':>10}"
+    whose = f", temporaries of {plan.topology}" if plan.topology else ""
+    yield f"{f'memory of a device{whose}':<44}{'GB':>10}"
     for kind, size in plan.resident.items():
         yield f"  {kind:<42}{size / _GIGA:>10.2f}"
     for program in plan.programs:
@@ -77,4 +78,5 @@ def _estimates(plan: Plan) -> Iterator[str]:
 def _word(plan: Plan, device: Device) -> str:
     if not plan.fits(device):
         return "does not fit"
-    return "fits" if plan.bytes <= _SURE * device.memory else "fits barely"
+    sure = 1.0 if plan.topology else _SURE
+    return "fits" if plan.bytes <= sure * device.memory else "fits barely"

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dsmath.model import generation
 from dsmath.model.attention import Stored
+from dsmath.model.backend import backend
 from dsmath.model.generation import Cache
 from dsmath.model.sharding import replicated
 from dsmath.model.transformer import Transformer
@@ -53,7 +54,7 @@ class Programs:
             donate_argnums=1,
             out_shardings=(self._cache, replicated(mesh)),
             # Else XLA makes a CUDA graph of a step and updates it at every one, for a millisecond.
-            compiler_options={"xla_gpu_enable_command_buffer": ""} if jax.default_backend() == "gpu" else None,
+            compiler_options={"xla_gpu_enable_command_buffer": ""} if backend() == "gpu" else None,
         )
         self.score = jax.jit(functools.partial(_score, model), out_shardings=replicated(mesh))
         self.score_next = jax.jit(functools.partial(_score_next, model), out_shardings=replicated(mesh))

@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
+from dsmath.model.backend import backend
 from dsmath.model.sharding import replicated, tree_shardings
 from dsmath.model.transformer import Transformer, init_params
 from dsmath.train import lora
@@ -254,7 +255,7 @@ def _update(optimizer: optax.GradientTransformation) -> Callable[[TrainState, To
 
 def _compiler_options() -> dict[str, Any] | None:
     """What XLA does otherwise than by itself on NVIDIA."""
-    if jax.default_backend() != "gpu":
+    if backend() != "gpu":
         return None
     return {
         "xla_gpu_enable_dynamic_slice_fusion": False,  # it computes twice what a loop keeps
