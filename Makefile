@@ -32,7 +32,7 @@ $(VENV)/.ready: setup.py $(wildcard requirements/py*.txt)
 	@command -v $${CXX:-c++} >/dev/null || { echo "make: no C++ compiler here (fastText is compiled from source); install one: apt-get install g++" >&2; exit 1; }
 	@printf '#include <Python.h>\n' | $${CXX:-c++} -x c++ -fsyntax-only -I"$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" - 2>/dev/null || { echo "make: the headers of $(PYTHON) are missing (fastText is compiled from source); install them: apt-get install python3-dev" >&2; exit 1; }
 	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv || { echo "make: uv is absent and pip could not install it; install pip (apt-get install python3-pip) or uv" >&2; exit 1; }
-	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	@$(UV) venv --quiet --clear --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
 	@if [ -f $(LOCK) ]; then $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(LOCK); \
 	else echo "make: no lock file for this Python ($(LOCK)); installing the newest versions that setup.py allows" >&2; \
 	$(UV) pip install --quiet --python $(BIN)/python '.[dev]'; fi

@@ -30,7 +30,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
 
     # What is asked. A benchmark that has not all of the modes is asked in those that it has.
     if base:
-        c.benchmarks = ("gsm8k",) if nano else MATHEMATICS + GENERAL
+        c.benchmarks = ("gsm8k",) if nano else MATHEMATICS + GENERAL  # by name; embedded: the problems below
     else:
         c.benchmarks = ("embedded",) if nano else ("gsm8k", "math", "mgsm_zh", "cmath")  # Table 5
     c.modes = BASE if base else CHAT[:1] if nano else CHAT  # few_shot, few_shot_pot, choice, chat, chat_tool

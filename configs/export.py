@@ -21,7 +21,8 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     c.corpus = "runs/mine"  # a mining workdir
     c.tokenizer = "runs/tokenizer"  # workdir of the one that counts
     # The best pages until so many tokens are reached, several cuts with commas between; "0": all pages.
-    # §2.1 compared four; the last holds all pages where mining kept 120e9, see docs/guides/common-crawl.md.
+    # The preset paper has the four that §2.1 compared; its last holds all pages where mining kept 120e9, see
+    # docs/guides/common-crawl.md.
     c.max_tokens = "0" if preset == "nano" else "40e9,80e9,120e9,160e9"
     c.min_score = 0.0  # pages below it are left out
     c.languages = ""  # such as "en,zh"; pages in others are left out; "": all

@@ -1,7 +1,7 @@
 """Completions of the prompts of a file.
 
     python -m experiments.generate --config=configs/generate.py:nano --workdir=runs/generate \\
-        --config.init_from=runs/rl --config.input=prompts.jsonl
+        --config.init_from=runs/rl --config.input=data/prompts.jsonl
 
 A line of the file is a JSON object: a `prompt`, read as it is, or a `question`, put into the chat frame (`language` and
 `kind` are as in files of solutions); an `id` and an `answer` where there are any; other fields are left out.
@@ -19,7 +19,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     nano = preset == "nano"
     c = ml_collections.ConfigDict()
     c.init_from = "runs/rl"  # workdir of the checkpoint
-    c.input = "prompts.jsonl"  # as above
+    c.input = "prompts.jsonl"  # the file, as above
 
     # Devices along each axis; -1 is the rest.
     c.mesh = ml_collections.ConfigDict({"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1})

@@ -1,7 +1,7 @@
 """Public instruction sets to checked solutions for SFT.
 
     python -m experiments.instructions --config=configs/instructions.py:nano --workdir=runs/instructions \\
-        --config.inputs='sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
+        --config.inputs='data/sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
 
 Then: python -m experiments.sft … --config.solutions="{'sets': 'runs/instructions'}"
 """

@@ -3,6 +3,8 @@
     python -m experiments.launch --config=configs/pretrain.py:7b --workdir=/runs/pretrain --target=gke \\
         --target.accelerator=v5p-128 --target.image=REGISTRY/dsmath:{code}
 
+Paths are as the hosts see them: docs/guides/launch.md tells what a pod needs on its volume.
+
 A field of the target: --target.processes=4; one of the stage: --config.num_steps=100.
 """
 

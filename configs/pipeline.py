@@ -2,8 +2,8 @@
 
 python -m experiments.pipeline --config=configs/pipeline.py:nano --workdir=runs/demo
 
-Another crawl:            --config.input='crawl/*.warc.gz'
-Other problems:           --config.problems=gsm8k, a folder with train.jsonl and test.jsonl
+Another crawl:            --config.input='data/crawl/*.warc.gz'
+Other problems:           --config.problems=data/gsm8k, a folder with train.jsonl and test.jsonl
 A field of any stage:     --config.rl.num_steps=100
 
 Larger chains are in configs/speedruns/.

@@ -4,8 +4,8 @@
     python -m experiments.reward --config=configs/reward.py:nano --workdir=runs/process --config.kind=process
 
 On real files: --config.problems=DIR --config.num_problems=0, a folder with GSM8K's train.jsonl and test.jsonl, and room
-for their solutions: --config.decoding.max_new_tokens=320. On labels of others: --config.labelled=FILE, of PRM800K or
-Math-Shepherd.
+for their solutions: --config.decoding.max_new_tokens=320. 1b3 and 7b ask all problems of such a folder: name one.
+On labels of others: --config.labelled=FILE, of PRM800K or Math-Shepherd.
 """
 
 import ml_collections
@@ -27,7 +27,7 @@ def get_config(preset: str = "nano") -> ml_collections.ConfigDict:
     # What it learns from: samples of a model, with labels by the gold answers.
     c.sampler = "runs/sft"  # workdir of the model that samples and, for labels of steps, completes
     c.problems = "embedded"  # or a folder with GSM8K's train.jsonl and test.jsonl
-    c.num_problems = 1500 if nano else 0  # 0: all that real files hold
+    c.num_problems = 1500 if nano else 0  # 0: all that a folder holds
     c.num_samples = 8 if nano else 15  # of a problem; 15: Math-Shepherd §4
     # How tokens are drawn.
     c.decoding = ml_collections.ConfigDict(

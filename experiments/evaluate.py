@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate --config=configs/evaluate.py:nano --workdir=runs/evaluate --config.init_from=runs/rl
 python -m experiments.evaluate --config=configs/evaluate.py:7b --workdir=runs/tables --config.init_from=hf:DIR \
-    --config.folder=benchmarks --config.published='DeepSeekMath-RL 7B'
+    --config.folder=data/benchmarks --config.published='DeepSeekMath-RL 7B'
 
 The workdir keeps the problems (items/), what the model wrote (generations/, never overwritten) and the verdicts on it
 (verdicts/); `experiments.rescore` grades anew without the model. With --config.reward_model=DIR also what the reward

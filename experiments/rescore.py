@@ -9,7 +9,7 @@ grades anew, under the next number. With --protocol generations that were made u
 Completions that another program made are graded against a benchmark's files, and become an evaluation:
 
     python -m experiments.rescore --workdir=DIR --external=completions.jsonl --benchmark=gsm8k --mode=few_shot \
-        --folder=benchmarks
+        --folder=data/benchmarks
 
 A record of the file (JSON lines, or a list in a .json file) has a `completion`, a text or a list of them, and the `id`
 or the `question` of its problem. Other names are understood: `model_output` with the question in `messages`, as

@@ -43,7 +43,7 @@ def start(config: ml_collections.ConfigDict, workdir: str) -> None:
     stages, points = plan(config, store, load_config)
     if _DRY_RUN.value:
         print(describe(stages.values()))
-        return
+        sys.exit()  # before commands that read what was not written are told
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

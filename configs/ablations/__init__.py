@@ -71,7 +71,12 @@ def sweep(preset: str) -> ml_collections.ConfigDict:
 
 def parent(stage: str, preset: str, **overrides: object) -> dict[str, object]:
     """A stage that is made once, or a finished workdir."""
-    return {"stage": stage, "preset": preset, "workdir": "", "overrides": overrides}
+    return {
+        "stage": stage,
+        "preset": preset,
+        "workdir": "",  # of a finished one; "": it is made here
+        "overrides": overrides,
+    }
 
 
 def base_sweep(preset: str) -> ml_collections.ConfigDict:

@@ -1,10 +1,16 @@
 """TPU v5p-128 (64 chips, 16 hosts): the paper's 7B, whole. NEVER RUN.
 
     python -m experiments.pipeline --config=configs/speedruns/v5p128.py:full --workdir=/runs/speedruns/v5p128 \\
-        --config.launch='--target=gke --target.accelerator=v5p-128 --target.image=REGISTRY/dsmath:{code}'
+        --config.launch='--target=gke --target.accelerator=v5p-128 --target.image=REGISTRY/dsmath:{code}' \\
+        --config.mine.seed_texts='data/openwebmath/*.parquet' --config.problems=/runs/data/gsm8k \\
+        --config.pretrain.corpora.algebraic_stack=/runs/data/algebraic_stack \\
+        --config.pretrain.corpora.arxiv=/runs/data/arxiv --config.pretrain.corpora.github=/runs/data/github \\
+        --config.pretrain.corpora.natural_language=/runs/data/natural_language
 
-The workdir lies where all hosts and this machine see it. What must be there: data/benchmarks (from which the corpus is
-cleaned), data/gsm8k, and the corpora of configs/pretrain.py:7b. Mining stops for people to mark paths.
+All hosts and this machine see /runs; the pods see nothing else of this machine. There must be GSM8K's train.jsonl and
+test.jsonl, and the corpora of configs/pretrain.py:7b. Mining runs here; it wants data/openwebmath/*.parquet, the first
+seed (without the override openwebmath/*.parquet), and data/benchmarks, from which the corpus is cleaned. It stops for
+people to mark paths.
 
 | stage | what | time, estimated |
 | --- | --- | --- |

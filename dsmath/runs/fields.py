@@ -19,6 +19,7 @@ _PRESETS = re.compile(r"Presets: ([^.;:]*)")
 _VARIANTS = re.compile(r"After a comma: ([^.;:]*)")
 _NAME_COLUMN = 46
 _MOST_SHOWN = 60  # characters of a default
+_ABSENT = object()
 _ELSEWHERE = "the fields of "  # a stage in a chain, whose own --help tells them
 
 
@@ -29,7 +30,8 @@ class Field:
     Attributes:
       name: dotted, such as "optimizer.b1".
       value: the preset's default.
-      meaning: the comment beside it in the config file, else the one above it; may be empty.
+      meaning: the comment beside it in the config file, else the one above it; may be empty. Where the file sets a
+        field again, a comment there is no remark on a preset that has another value.
     """
 
     name: str
@@ -48,7 +50,8 @@ def read_fields(config: str) -> list[Field]:
     path, _, preset = config.partition(":")
     get_config = load(path)
     values = get_config(preset) if preset else get_config()
-    return list(_flatten(values.to_dict(), _meanings(get_config), ""))
+    told = values.to_dict()
+    return list(_flatten(told, _meanings(get_config, told), ""))
 
 
 def read_presets(path: str) -> list[str]:
@@ -114,8 +117,13 @@ def _flatten(values: Mapping[str, Any], meanings: Mapping[str, str], prefix: str
             yield from _flatten(value, meanings, f"{path}.")
 
 
-def _meanings(function: Callable[..., Any]) -> dict[str, str]:
-    """What the comments in a function's source say of the fields that it sets, by dotted name."""
+def _meanings(function: Callable[..., Any], values: Any) -> dict[str, str]:
+    """What the comments in a function's source say of the fields that it sets, by dotted name.
+
+    Args:
+      function: that makes a config, or a part of one.
+      values: what it made.
+    """
     path = inspect.getsourcefile(function)
     with open(path, "rb") as file:
         source = file.read().decode("utf-8")
@@ -124,7 +132,9 @@ def _meanings(function: Callable[..., Any]) -> dict[str, str]:
     body = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function.__name__)
     found: dict[str, str] = {}
 
-    def note(name: str, first: int, last: int) -> None:
+    def note(name: str, value: ast.expr | None, first: int, last: int) -> None:
+        if name in found and not _may_be(value, _find(values, name)):
+            return  # a remark on another preset's value
         text = comments.get(last) if last not in alone else None
         if not text:
             above = []
@@ -140,7 +150,7 @@ def _meanings(function: Callable[..., Any]) -> dict[str, str]:
             if called is not None and called.__name__ == "get_config":
                 found[name] = f"{_ELSEWHERE}{called.__module__.replace('.', '/')}.py"
             elif called is not None:  # a part that several configs share
-                for below, text in _meanings(called).items():
+                for below, text in _meanings(called, _find(values, name)).items():
                     below = f"{name}.{below}" if name else below
                     found[below] = found.get(below) or text
             for argument in value.args:
@@ -150,7 +160,7 @@ def _meanings(function: Callable[..., Any]) -> dict[str, str]:
             for key, entry in zip(value.keys, value.values, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(key.value, str):
                     below = f"{name}.{key.value}" if name else key.value
-                    note(below, key.lineno, entry.end_lineno)
+                    note(below, entry, key.lineno, entry.end_lineno)
                     visit(below, entry)
 
     for node in sorted(ast.walk(body), key=lambda node: getattr(node, "lineno", 0)):
@@ -161,9 +171,25 @@ def _meanings(function: Callable[..., Any]) -> dict[str, str]:
                 if isinstance(target, ast.Name):  # the config itself, begun by another function
                     visit("", node.value)
                 for name in _names(target):
-                    note(name, node.lineno, node.end_lineno)
+                    value = None if isinstance(target, ast.Tuple) else node.value
+                    note(name, value, node.lineno, node.end_lineno)
                     visit(name, node.value)
     return found
+
+
+def _find(values: Any, name: str) -> Any:
+    """The value of a dotted field, or `_ABSENT`; the whole for an empty name."""
+    for part in name.split(".") if name else ():
+        values = values[part] if isinstance(values, Mapping) and part in values else _ABSENT
+    return values
+
+
+def _may_be(written: ast.expr | None, value: Any) -> bool:
+    """Whether a field may have its value from an assignment; what is no literal may give any."""
+    try:
+        return written is None or value is _ABSENT or ast.literal_eval(written) == value
+    except ValueError:
+        return True
 
 
 def _names(target: ast.expr) -> list[str]:

@@ -1,8 +1,11 @@
 """What people mostly do after a stage: three commands, printed when its driver ends."""
 
+import json
 import pathlib
 import shlex
 from collections.abc import Mapping
+
+from dsmath.runs.workdir import CONFIG
 
 
 def _run(stage: str, preset: str = "{size}", **overrides: str) -> str:
@@ -73,6 +76,14 @@ NEXT: Mapping[str, tuple[str, str, str]] = {  # by the stage that ended
 }
 
 
+def _read_preset(folder: pathlib.Path) -> str:
+    """The preset of a chain's stage rl, for a chain's own may be any name; empty where its workdir tells none."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["presets"]["rl"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def find_next(stage: str, workdir: str, preset: str) -> list[str]:
     """The three commands; none for a program that is not a stage.
 
@@ -83,6 +94,8 @@ def find_next(stage: str, workdir: str, preset: str) -> list[str]:
     """
     folder = pathlib.Path(workdir or "runs/it")
     is_bucket = "://" in workdir  # it is read from, and no workdir lies in it
+    if stage == "pipeline":
+        preset = _read_preset(folder) or preset
     is_nano = preset.split(",")[0] in ("", "nano")
     fields = {
         "workdir": shlex.quote(workdir if is_bucket else str(folder)),

@@ -38,6 +38,13 @@ def get_config(preset="nano"):
     c.weights = ml_collections.ConfigDict()  # of corpora that the user names
     c.weights["mined"] = 1.0
     c.a, c.b = 1, 2  # both
+    c.deep = 16
+    c.wide = 4  # the width
+    c.layers = 2
+    if preset == "7b":
+        c.deep = 256  # §2.1
+        c.wide = 512  # §2.3
+        c.layers = c.a + 1  # what is no literal may be of any preset
     return c
 '''
 
@@ -57,7 +64,17 @@ def test_fields_come_in_the_files_order_with_defaults_and_comments(path):
         ("weights", {"mined": 1.0}, "of corpora that the user names"),
         ("a", 1, "both"),
         ("b", 2, "both"),
+        ("deep", 256, "§2.1"),
+        ("wide", 512, "the width"),
+        ("layers", 2, "what is no literal may be of any preset"),
     ]
+
+
+def test_a_remark_on_another_presets_value_is_not_told(path):
+    told = {field.name: (field.value, field.meaning) for field in fields.read_fields(f"{path}:nano")}
+    assert told["optimizer.b1"] == (0.9, "") and told["deep"] == (16, "")
+    assert told["wide"] == (4, "the width")
+    assert told["layers"] == (2, "what is no literal may be of any preset")
 
 
 def test_presets_are_those_of_the_docstring(path):

@@ -3,6 +3,8 @@
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -41,6 +43,24 @@ def test_a_bucket_is_read_and_no_workdir_lies_in_it():
     assert "--workdir=runs/evaluate" in evaluate
 
 
+@pytest.mark.parametrize(("name", "size"), [("laptop", "nano"), ("h100", "7b"), ("v5p128", "7b")])
+def test_the_size_of_a_chain_is_that_of_its_stages(tmp_path, name, size):
+    config = fields.load(f"configs/speedruns/{name}.py")("try")
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    sizes = re.findall(r"configs/\w+(?:/\w+)?\.py:(\w+)", " ".join(find_next("pipeline", str(tmp_path), "try")))
+    assert sizes == [size, size]
+
+
 def test_folders_are_those_of_the_run():
     assert any("--config.init_from='my runs/sft'" in command for command in find_next("sft", "my runs/sft", "nano"))
     assert all(":7b" in command for command in find_next("sft", "runs/sft", "7b") if "--config=" in command)
+
+
+def test_a_dry_run_of_a_sweep_tells_no_command_that_reads_what_it_did_not_write(tmp_path):
+    words = ["--config=configs/ablations/fig5.py:nano", f"--workdir={tmp_path}/sweep", "--dry_run"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "experiments.sweep", *words], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert " new" in ended.stdout.splitlines()[-1] and "next:" not in ended.stdout + ended.stderr
+    assert not (tmp_path / "sweep").exists()

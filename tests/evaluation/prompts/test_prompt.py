@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs.evaluate import GENERAL, MATHEMATICS
 from dsmath.data.benchmarks.catalog import BENCHMARKS, read
 from dsmath.data.benchmarks.item import Item
 from dsmath.data.solutions import chat_prompt
@@ -102,14 +103,15 @@ def test_a_completion_ends_where_the_next_example_would_begin():
 def test_modes_that_are_not_there_are_refused_by_name():
     with pytest.raises(InputError, match="ocw has no mode 'few_shot_pot'; its modes are few_shot, chat, chat_tool"):
         make_prompt(Item("ocw", "1", "?", "1"), "few_shot_pot")
-    with pytest.raises(InputError, match="'aime' has no prompts; known are gsm8k"):
-        modes_of("aime")
-    assert supports("sat", "choice") and not supports("gsm8k", "choice") and not supports("aime", "chat")
+    with pytest.raises(InputError, match="'unheard' has no prompts; known are gsm8k"):
+        modes_of("unheard")
+    assert supports("sat", "choice") and not supports("gsm8k", "choice") and not supports("unheard", "chat")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_has_modes_for_base_and_all_but_proofs_for_tuned_models(name):
-    assert {"few_shot", "chat"} - ({"chat"} if name == "minif2f" else set()) <= set(modes_of(name)) <= set(MODES)
+def test_every_benchmark_has_modes_for_tuned_models_but_proofs_and_those_of_the_paper_for_base_ones(name):
+    assert ("chat" in modes_of(name)) == (name != "minif2f") and set(modes_of(name)) <= set(MODES)
+    assert "few_shot" in modes_of(name) or name not in (*MATHEMATICS, *GENERAL, "minif2f")
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "mmlu"])
