@@ -1,6 +1,7 @@
 """Completions of the prompts of a file, for evaluation or as new training data (RFT).
 
-python -m experiments.generate --config=configs/generate.py:nano --workdir=runs/generate --config.input=prompts.jsonl
+python -m experiments.generate --config=configs/generate.py:nano --workdir=runs/generate \\
+    --config.input=data/prompts.jsonl
 
 They go to WORKDIR/completions/*.parquet, a row a sample: id, prompt or question, gold, completion, …; rows with a gold
 answer are what `dsmath.evaluation.scores.grade` takes.

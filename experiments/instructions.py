@@ -1,7 +1,7 @@
 """Makes checked solutions of public instruction sets.
 
 python -m experiments.instructions --config=configs/instructions.py:nano --workdir=runs/instructions \\
-    --config.inputs='sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
+    --config.inputs='data/sets/*.json' --config.benchmarks='data/benchmarks,!*train*' --config.golds=data/benchmarks
 
 The workdir gets `solutions.jsonl`, which SFT reads, and `statistics.json`: how many records were kept, and why the
 others were dropped. What is done with a file stays when the run is killed.
