@@ -39,7 +39,8 @@ class Guard:
     All that it goes by lies in the training state, so a resumed run decides as the unbroken one.
 
     Args:
-      config: `config.guards`: on_nonfinite, on_spike, spike_sigmas, spike_window, max_skips, max_rollbacks.
+      config: `config.guards`: on_nonfinite, on_spike, spike_sigmas, spike_window, max_skips, max_rollbacks; and
+        hang_seconds, of `dsmath.train.watch`, which is looked at here, at the start.
       rollback: whether the loop can go back.
     Source: the measure of a spike and its numbers are those of OLMo 2's SkipStepOptimizer (arXiv 2501.00656).
     """

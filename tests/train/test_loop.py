@@ -25,6 +25,7 @@ GUARDS = {
     "spike_window": 8,
     "max_skips": 2,
     "max_rollbacks": 2,
+    "hang_seconds": 600.0,
 }
 METRICS = {"loss", "grad_norm", "param_norm", "update_norm", "update_ratio", "skipped", "rollbacks"}
 
