@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+from collections.abc import Iterable
 
 import ml_collections
 import pytest
@@ -317,15 +318,20 @@ RL_ABLATIONS = ("fig5", "fig6", "fig7", "kl_and_group")
 BASE_ABLATIONS = tuple(name for name in ABLATIONS if name not in (*RL_ABLATIONS, "tools"))
 
 
-def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
-    """What an ablation runs, from the tokenizer on: name and stage of each command, and its config's values."""
+def _plan(name: str, preset: str) -> Iterable[sweep.Stage]:
+    """What an ablation runs, from the tokenizer on."""
     config = _config(f"ablations.{name}", preset)
     config.parents.base.workdir = ""
     if "start" in config.parents:
         config.parents.start.workdir = str(ROOT / "tests")  # any folder: it is not looked into
     stages, _ = sweep.plan(config, pathlib.Path("/store"), _config)
+    return stages.values()
+
+
+def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
+    """Name and stage of each command of an ablation, and its config's values."""
     found = []
-    for stage in stages.values():
+    for stage in _plan(name, preset):
         of = stage.command[2].removeprefix("experiments.")
         values = dict(arg.removeprefix("--config.").split("=", 1) for arg in stage.command[5:])
         values["workdir"] = str(stage.workdir)
@@ -340,13 +346,8 @@ def _stages(name: str, preset: str) -> list[tuple[str, str, dict]]:
 def _rl_configs(name: str, preset: str, monkeypatch: pytest.MonkeyPatch) -> list[ml_collections.ConfigDict]:
     """The config of every RL run that an ablation plans, as its command reads it."""
     monkeypatch.chdir(ROOT)  # the commands name files from here
-    config = _config(f"ablations.{name}", preset)
-    config.parents.base.workdir = ""
-    if "start" in config.parents:
-        config.parents.start.workdir = str(ROOT / "tests")  # any folder: it is not looked into
-    stages, _ = sweep.plan(config, pathlib.Path("/store"), _config)
     found = []
-    for stage in stages.values():
+    for stage in _plan(name, preset):
         if stage.command[2] == "experiments.rl":
             values = flags.FlagValues()
             config_flags.DEFINE_config_file("config", flag_values=values)

@@ -14,7 +14,7 @@ from dsmath.model.sharding import fitting_spec
 KEPT = "attended"  # the name, for policies of rematerialization, of what spares the forward pass a second time
 EVERY = -1  # the segment of a key that all queries of its row may look at
 _CACHED = 2**20  # bytes of scores that a CPU takes at a time: they stay in a core's cache
-HELD = 2**30  # bytes of scores that another device takes at a time: they stand in its memory
+_HELD = 2**30  # bytes of scores that another device takes at a time: they stand in its memory
 _QUERIES, _KEYS = ("batch", "kv_heads", None, "length"), ("batch", "kv_heads", None)
 
 
@@ -68,7 +68,7 @@ def _by_token(x: Array) -> Array:
 
 def bytes_at_once() -> int:
     """Bytes of scores that a device takes at a time, or those of one head where they are more."""
-    return _CACHED if backend() == "cpu" else HELD
+    return _CACHED if backend() == "cpu" else _HELD
 
 
 # ------------------------------------------------------------------------------------------------ one head of one row

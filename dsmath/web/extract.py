@@ -12,7 +12,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import ElementNode, HTMLTree
 
-from dsmath.web.mathml import is_command, mathml_to_latex, source_in_data
+from dsmath.web.mathml import is_command, mathml_to_latex, source_in_data, tag_of
 
 _CHARSET_BYTES = 2**16  # that the detection looks at
 _DAMAGED_SHARE = 0.02  # of the bytes beyond ASCII: above it, the text is not UTF-8 with a few bad bytes
@@ -168,21 +168,16 @@ def _without_parts(found: list[ElementNode], selector: str) -> list[ElementNode]
     """
     kept, end = [], 0
     for place, element in enumerate(found):
-        if place >= end and _tag(element) == "math":
+        if place >= end and tag_of(element) == "math":
             end = place + 1 + len(element.query_selector_all(selector))
-        elif place < end and _tag(element) != "math" and any(map(element.hasattr, _SOURCES)):
+        elif place < end and tag_of(element) != "math" and any(map(element.hasattr, _SOURCES)):
             continue
         kept.append(element)
     return kept
 
 
-def _tag(element: ElementNode) -> str:
-    """The name without a namespace's prefix."""
-    return (element.tag or "").rsplit(":", 1)[-1]
-
-
 def _replace(tree: HTMLTree, element: ElementNode) -> None:
-    tag = _tag(element)
+    tag = tag_of(element)
     if tag in ("sub", "sup"):
         latex = _script_text(element, "_" if tag == "sub" else "^")
         if latex is not None and element.first_element_child is None:  # the usual case, fifty times faster

@@ -84,13 +84,18 @@ def source_in_data(element: ElementNode, name: str) -> str:
     return "" if value.lower() in _FLAGS else value
 
 
+def tag_of(node: ElementNode) -> str:
+    """An element's name without a namespace's prefix."""
+    return (node.tag or "").rsplit(":", 1)[-1]
+
+
 def is_command(name: str) -> bool:
     r"""Whether `\NAME` is one of the usual commands of formulas."""
     return name in _COMMANDS
 
 
 def _read(node: ElementNode, depth: int) -> str:
-    tag = (node.tag or "").rsplit(":", 1)[-1]
+    tag = tag_of(node)
     if tag in _SKIPPED or depth > _MAX_DEPTH:
         return ""
     if tag in ("mi", "mo", "mn", "mtext", "ms"):
@@ -163,7 +168,7 @@ def _read_fenced(node: ElementNode, parts: list[str]) -> str:
 
 def _read_multiscripts(node: ElementNode, parts: list[str]) -> str:
     """Pairs of scripts, the lower one first: those behind the base, then, after `mprescripts`, those before it."""
-    tags = [(child.tag or "").rsplit(":", 1)[-1] for child in node.children.values()]
+    tags = list(map(tag_of, node.children.values()))
     place = tags.index("mprescripts") if "mprescripts" in tags else len(tags)
     base = parts[0] if place else ""
     before = "".join(f"{{}}{scripts}" for scripts in _read_pairs(parts[place + 1 :]))
