@@ -96,7 +96,6 @@ def reinforcement(
     prompt_length = math.ceil(prompt_length / PREFIX_BUCKET) * PREFIX_BUCKET
     paradigm.check_prompts(config, prompt_length)
     model, micro = Transformer(model_config), _cut(config, mesh, prompt_length, paradigm.learned_samples(config))
-    whole_micro = _cut(config, mesh, prompt_length, config.group_size)  # a pair is chosen after all have been scored
     optimizer = _optimizer(config, config.optimizer.peak_learning_rate)
     state, whole = abstract_state(model, optimizer, mesh, config.lora_rank), abstract_params(model, mesh)
     frozen = cast_matrices(whole, model_config) if paradigm.uses_parent(config) else None
@@ -122,8 +121,9 @@ def reinforcement(
         reward_model = abstract_params(values, mesh)
         learns = config.iterations > 1  # between two of them
         beside["reward model"] = reward_model if learns else cast_matrices(reward_model, values.config)
-        all_samples = whole_micro.arrays(mesh, *_arrays(config))
-        works["reward"] = _pass(values, beside["reward model"], all_samples, mesh, whole_micro, "token")
+        groups = _cut(config, mesh, prompt_length, config.group_size)  # a pair is chosen after all have been scored
+        all_samples = groups.arrays(mesh, *_arrays(config))
+        works["reward"] = _pass(values, beside["reward model"], all_samples, mesh, groups, "token")
     loss_function = loop.make_loss(model, paradigm.make_objective(config), config)
     base, passes = (whole, 2) if config.lora_rank else (None, 3)
     works |= _update("update", loss_function, state, batch, optimizer, mesh, micro, config, model_config, base, passes)

@@ -231,6 +231,15 @@ def test_all_samples_of_a_pair_are_scored(reinforcement, model):
     assert few.works["update"].forward.total < many.works["update"].forward.total
 
 
+def test_a_micro_batch_need_hold_a_whole_group_only_where_it_is_scored(reinforcement, model):
+    mesh, named = make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4]), rl.get_config("nano,dpo")
+    changes = {name: named[name] for name in ("source", "reward", "coefficient")} | {"dpo": {"pairs": 1}}
+    room = {"microbatch_tokens": 2 * 8 + 16}  # of a pair and its prompt
+    assert "update" in make_stage(reinforcement(**changes, **room), model, mesh, prompt_length=10).works
+    with pytest.raises(InputError, match=r"config\.microbatch_tokens: 32 cannot hold a group"):
+        make_stage(reinforcement(**changes | {"reward": "outcome_model"}, **room), model, mesh, prompt_length=10)
+
+
 def test_a_whole_critic_beside_adapters_is_read_and_written_whole(reinforcement, model):
     mesh = make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4])
     ppo = {"coefficient": "ppo", "reward": "outcome_model", "lora_rank": 2}
